@@ -1,0 +1,77 @@
+# `make` alone explains itself.
+BUDGET ?= auto
+DATA ?= auto
+DEVICE ?= auto
+ONLY ?=
+EPOCHS ?=
+SEED ?= 0
+PYTHON ?= python3
+
+# A mistyped option (BUGET=smoke) must not be ignored.
+known := BUDGET DATA DEVICE ONLY EPOCHS SEED PYTHON
+given := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+unknown := $(filter-out $(known),$(given))
+ifneq ($(unknown),)
+$(error unknown option $(unknown): use $(known))
+endif
+
+# Only this environment's own kernel, whatever else is installed for the user.
+unexport JUPYTER_PATH
+export JUPYTER_PREFER_ENV_PATH := 1
+
+py := .venv/bin/python
+options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run-all test lab bench refresh format lint clean
+
+help:
+	@echo 'make run-all   run every notebook, write plots and results to figures/'
+	@echo '               BUDGET=smoke|quick|full   how long to train (default: full on a GPU, quick without)'
+	@echo '               DATA=...                  cifar100, cifar10, fashionmnist, synthetic or a folder of class folders'
+	@echo '               DEVICE=cpu|cuda|mps       (default: a CUDA GPU where there is one)'
+	@echo '               ONLY="01 03"  EPOCHS=3  SEED=1'
+	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
+	@echo 'make bench     measure the speed of the loader and the training loop'
+	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
+	@echo 'make format    tidy code and notebooks        make lint    check them'
+	@echo 'make clean     remove the environment, executed copies and caches; keeps data/ and results'
+
+# The stamp is written last: an installation that was interrupted has none and starts over.
+setup: .venv/installed
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make setup PYTHON=python3.12'; exit 1; }
+	@echo 'Setting up .venv: once, some minutes, 6 GB with the CUDA libraries ...'
+	@test -f $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	$(py) -m pip install --quiet --disable-pip-version-check --editable .
+	$(py) -m ipykernel install --sys-prefix --name python3 > /dev/null
+	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > .venv/etc/ipython/ipython_kernel_config.py
+	@touch $@
+
+run-all: setup
+	@$(py) -m utils.run_all $(options)
+
+refresh: setup
+	@$(py) -m utils.run_all $(options) --store
+
+lab: setup
+	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb
+
+# nbval runs each notebook and compares the cells that are tagged as exact.
+test: setup
+	RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+
+bench: setup
+	$(py) benchmarks/bench.py
+
+format: setup
+	$(py) -m ruff check --fix --select I . && $(py) -m ruff format .
+
+lint: setup
+	$(py) -m ruff check . && $(py) -m ruff format --check .
+
+clean:
+	rm -rf .venv figures/notebooks *.egg-info .pytest_cache .ruff_cache figures/*/*-*/
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -1,0 +1,353 @@
+"""Data sets as uint8 tensors in memory, and a loader that augments whole batches at once.
+
+    dataset = load("cifar100")                                       # .train .test .classes .synthetic
+    train, validation = dataset.train.hold_out(5_000, seed=0)
+    loader = BatchLoader(train, 256, Augment(), shuffle=True, device="cuda")
+    for images, labels in loader: ...                                # (256, 3, 32, 32) float32, (256,) int64
+
+Images stay uint8 until a batch is taken: CIFAR-100 is 154 MB that way and 614 MB as floats.
+"""
+
+import math
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parents[1]  # the project's folder, wherever a notebook was started
+
+# name: (torchvision class, number of classes, height = width, channels)
+KNOWN = {
+    "cifar100": ("CIFAR100", 100, 32, 3),
+    "cifar10": ("CIFAR10", 10, 32, 3),
+    "fashionmnist": ("FashionMNIST", 10, 28, 1),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (uint8, N×C×H×W) and their labels (int64, N)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self):
+        return len(self.labels)
+
+    def hold_out(self, n, seed):
+        """Part the images at random into (train, validation), n of them in validation, each class with its share.
+
+        Raises ValueError unless 0 < n < len(self).
+        """
+        if not 0 < n < len(self):
+            raise ValueError(f"cannot hold out {n:,} of {len(self):,} images: n must be between 1 and {len(self) - 1:,}")
+        labels = self.labels.cpu().numpy()
+        order = np.random.default_rng(seed).permutation(len(self))
+        place = np.empty(len(self))  # of each image among its own class, from 0 to 1: the n first are balanced over classes
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        chosen = np.sort(np.argsort(place, kind="stable")[:n])
+        return self[np.delete(np.arange(len(self)), chosen)], self[chosen]
+
+    def sample(self, n, seed):
+        """n images drawn at random, each class with its share; all of them, if there are no more than n."""
+        return self if n >= len(self) else self.hold_out(n, seed)[1]
+
+    def __getitem__(self, index):
+        """The images at `index` (a slice or an array of positions) as a Split."""
+        return Split(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    train: Split
+    test: Split
+    classes: list[str]
+    synthetic: bool = False
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+def load(name, root=ROOT / "data", *, like="cifar100", size=32, fallback=True):
+    """Load a data set by name, or a folder of pictures by path.
+
+    name: "cifar100", "cifar10", "fashionmnist", "synthetic", or the path of a folder that holds one folder of pictures
+        for each class.
+    like: the data set whose image size and classes "synthetic" takes on.
+    size: height and width in pixels that the pictures of a folder are scaled and cropped to.
+    fallback: what to do when a known data set is neither in `root` nor can be downloaded: True goes on with synthetic
+        images and says so, False raises.
+
+    Raises ValueError or FileNotFoundError, with one line that says what to do.
+    """
+    root = Path(root)
+    if name == "synthetic":
+        return synthetic(like)
+    if name in KNOWN:
+        prepared = root / f"{name}.npz"
+        if prepared.exists():
+            return _read_prepared(prepared, name)
+        try:
+            return _download(name, root)
+        except Exception as error:  # torchvision raises URLError, RuntimeError, OSError, …: all mean "not to be had"
+            reason = f"{name} is not in {_shown(prepared)} and cannot be downloaded ({type(error).__name__}: {error})"
+            if not fallback:
+                raise FileNotFoundError(f"{reason}; connect to the internet, or use DATA=synthetic") from None
+            print(f"NOTE: {reason}. Going on with SYNTHETIC images: the results say nothing about {name}.")
+            return synthetic(name)
+    if Path(name).expanduser().is_dir():
+        return _read_folder(Path(name).expanduser(), size)
+    raise ValueError(f"no data set {name!r}: use {', '.join(KNOWN)}, synthetic, or the path of a folder of class folders")
+
+
+def _shown(path):
+    """The path as a person in the project's folder would write it."""
+    path = Path(path)
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _split(images, labels):
+    """Split from arrays as they are stored: uint8 N×H×W×C (or N×H×W) and labels."""
+    images = torch.from_numpy(images if images.ndim == 4 else images[..., None])
+    return Split(images.permute(0, 3, 1, 2), torch.from_numpy(labels))  # a view: pixels stay together in memory
+
+
+def _read_prepared(path, name):
+    _, num_classes, side, channels = KNOWN[name]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("x_train", "y_train", "x_test", "y_test", "classes")}
+        for part in ("train", "test"):
+            images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+            shape = (len(labels), side, side) + ((channels,) if channels > 1 else ())
+            if images.dtype != np.uint8 or images.shape != shape or not len(labels):
+                raise ValueError(f"x_{part} is {images.dtype} {images.shape}, not uint8 {shape}")
+            if labels.dtype != np.int64 or labels.ndim != 1 or labels.min() < 0 or labels.max() >= num_classes:
+                raise ValueError(f"y_{part} is not int64 from 0 to {num_classes - 1}")
+        if arrays["classes"].shape != (num_classes,):
+            raise ValueError(f"classes is not a list of {num_classes} names")
+    except Exception as error:  # zipfile, zlib, numpy and our own checks: whatever is wrong, the remedy is the same
+        raise ValueError(
+            f"{_shown(path)} is damaged or not a prepared {name} ({error}): delete it and run again to fetch a new one"
+        ) from None
+    splits = [_split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+    return Dataset(name, *splits, [str(c) for c in arrays["classes"]])
+
+
+def _download(name, root):
+    """Let torchvision fetch and verify the archive, keep it as root/NAME.npz, and read that."""
+    import torchvision  # here, because it takes a second to import and most starts don't need it
+
+    root.mkdir(parents=True, exist_ok=True)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)  # seconds without an answer; torchvision itself would wait for ever
+    try:
+        parts = [getattr(torchvision.datasets, KNOWN[name][0])(root, train=train, download=True) for train in (True, False)]
+    finally:
+        socket.setdefaulttimeout(timeout)
+    arrays = {"classes": np.array(parts[0].classes)}
+    for part, data in zip(("train", "test"), parts, strict=True):
+        arrays[f"x_{part}"] = np.asarray(data.data, np.uint8)
+        arrays[f"y_{part}"] = np.asarray(data.targets, np.int64)
+    handle, partial = tempfile.mkstemp(dir=root, suffix=".npz")
+    os.close(handle)
+    try:
+        np.savez(partial, **arrays)
+        os.replace(partial, root / f"{name}.npz")
+    except BaseException:
+        os.unlink(partial)
+        raise
+    return _read_prepared(root / f"{name}.npz", name)
+
+
+def _read_folder(path, size):
+    """A folder of class folders; with folders train/ and test/ (or val/) in it, those are the two parts."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    shrink = v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+    tests = [path / part for part in ("test", "val") if (path / part).is_dir()]
+    folders = [path / "train", tests[0]] if (path / "train").is_dir() and tests else [path]
+    splits, classes = [], None
+    for folder in folders:
+        try:
+            files = ImageFolder(folder)
+        except FileNotFoundError as error:  # torchvision names the empty class folders
+            raise ValueError(f"{folder}: {str(error).splitlines()[0]}; put pictures into each, or delete them") from None
+        if len(files.classes) < 2:
+            raise ValueError(f"{folder} holds the one class {files.classes[0]!r}: put each class into a folder of its own")
+        if classes not in (None, files.classes):
+            raise ValueError(f"{folder} has the classes {files.classes}, but {folders[0]} has {classes}")
+        classes = files.classes
+        images, unreadable = np.empty((len(files), size, size, 3), np.uint8), []
+        for row, (file, _) in enumerate(files.samples):
+            try:
+                images[row] = np.asarray(shrink(files.loader(file)))
+            except OSError:  # what Pillow raises for a file that is no picture, or half of one
+                unreadable.append(file)
+        if unreadable:
+            raise ValueError(f"{len(unreadable)} of {len(files)} pictures can't be read, {unreadable[0]} first: delete them")
+        splits.append(_split(images, np.array(files.targets, np.int64)))
+    if len(splits) == 1:
+        if torch.bincount(splits[0].labels).min() < 5:
+            raise ValueError(f"{path} has a class of fewer than 5 pictures: add some, so that a fifth can be kept for testing")
+        splits = splits[0].hold_out(len(splits[0]) // 5, seed=0)
+    return Dataset(path.resolve().name, *splits, classes)
+
+
+# Made-up classes: a form, drawn where its function of (x, y) is true (about -1 to 1 inside the form), in a colour.
+FORMS = {
+    "disc": lambda x, y: np.hypot(x, y) < 0.9,
+    "ring": lambda x, y: abs(np.hypot(x, y) - 0.8) < 0.2,
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) < 0.8,
+    "frame": lambda x, y: abs(np.maximum(abs(x), abs(y)) - 0.8) < 0.2,
+    "diamond": lambda x, y: abs(x) + abs(y) < 1,
+    "cross": lambda x, y: (np.minimum(abs(x), abs(y)) < 0.25) & (np.maximum(abs(x), abs(y)) < 1),
+    "bar": lambda x, y: (abs(x) < 1) & (abs(y) < 0.35),
+    "stripes": lambda x, y: (abs(x) < 1) & (abs(y) < 1) & (np.floor(y * 4) % 2 == 0),
+    "checks": lambda x, y: (abs(x) < 1) & (abs(y) < 1) & ((np.floor(x * 3) + np.floor(y * 3)) % 2 == 0),
+    "wedge": lambda x, y: (abs(x) < 1) & (abs(y) < 1) & (x > y),
+}
+COLOURS = {
+    "red": (230, 40, 40), "orange": (240, 140, 20), "yellow": (235, 225, 40), "green": (40, 170, 50), "mint": (130, 235, 170),
+    "cyan": (40, 210, 230), "blue": (40, 70, 230), "violet": (140, 60, 220), "pink": (245, 120, 190), "white": (240, 240, 240),
+}  # fmt: skip
+
+
+def synthetic(like="cifar100", train=10_000, test=2_000, seed=0):
+    """Made-up images that can be learnt, in the shape and with the number of classes of a real data set.
+
+    A class is a form (10 classes) or a form in a colour (100 classes); place, size, turn, ground and noise are random.
+    """
+    _, num_classes, side, channels = KNOWN[like]
+    rng = np.random.default_rng([seed, num_classes, side])
+    uniform = lambda low, high, *shape: rng.uniform(low, high, shape).astype(np.float32)  # noqa: E731
+    palette = np.array(list(COLOURS.values()), np.float32)
+    palette = palette if channels == 3 else palette.max(1, keepdims=True)
+
+    def split(n):
+        labels = rng.permutation(np.arange(n) % num_classes)
+        images = uniform(0, 90, n, 1, 1, channels) + 20 * rng.standard_normal((n, side, side, channels), np.float32)
+        paint = palette[labels // 10 if num_classes > 10 else rng.integers(0, 10, n)]
+        grid = np.linspace(-1, 1, side, dtype=np.float32)
+        for number, form in enumerate(FORMS.values()):
+            members = np.flatnonzero(labels % 10 == number)
+            x = grid[None, None, :] - uniform(-0.25, 0.25, len(members), 1, 1)
+            y = grid[None, :, None] - uniform(-0.25, 0.25, len(members), 1, 1)
+            radius, turn = uniform(0.5, 0.75, len(members), 1, 1), uniform(-0.25, 0.25, len(members), 1, 1)
+            cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
+            mask = form(x * cos - y * sin, x * sin + y * cos)
+            images[members] += mask[..., None] * (paint[members] - 45)[:, None, None, :]
+        images = images.clip(0, 255).astype(np.uint8)
+        return _split(images, labels)
+
+    classes = [f"{colour} {form}" for colour in COLOURS for form in FORMS] if num_classes > 10 else list(FORMS)
+    return Dataset("synthetic", split(train), split(test), classes, synthetic=True)
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random flip, rotation and crop of a whole batch, each image with its own draw, then normalisation.
+
+    The same as torchvision's RandomHorizontalFlip(flip), RandomRotation(rotate) (nearest neighbour, black corners),
+    RandomCrop(size, padding=crop_padding) and Normalize(mean, std), in this order, in one pass over the pixels.
+    flip: probability; rotate: largest angle in degrees; crop_padding: pixels.
+    """
+
+    flip: float = 0.5
+    rotate: float = 15
+    crop_padding: int = 4
+    mean: float | tuple = 0.5
+    std: float | tuple = 0.5
+
+    def draw(self, n, rng):
+        """What happens to each of n images, (n, 4) float32: flipped or not, angle in degrees, down and right shift in pixels."""
+        shift = rng.integers(-self.crop_padding, self.crop_padding + 1, (n, 2))
+        flips, angles = rng.random(n) < self.flip, rng.uniform(-self.rotate, self.rotate, n)
+        return torch.from_numpy(np.column_stack([flips, angles, shift]).astype(np.float32))
+
+    def __call__(self, images, draws):
+        """images (N, C, H, W) from 0 to 255 and draws (N, 4) on the same device -> (N, C, H, W) float32, channels last."""
+        n, c, h, w = images.shape
+        # One black pixel all around: whatever is looked up outside of the image is looked up there.
+        padded = images.new_zeros(n, h + 2, w + 2, c)
+        padded[:, 1:-1, 1:-1] = images.permute(0, 2, 3, 1)
+        position = self._source(draws, h, w).view(n, -1)
+        position = position + torch.arange(n, device=images.device, dtype=torch.int32)[:, None] * ((h + 2) * (w + 2))
+        pixels = padded.view(-1, c).index_select(0, position.view(-1))
+        return self.normalise(pixels.view(n, h, w, c).permute(0, 3, 1, 2))
+
+    @staticmethod
+    def _source(draws, h, w):
+        """For each pixel of the result, where it comes from: (N, H, W) int32, an index into an image with a border of 1.
+
+        The steps are undone from last to first: shift, then rotation about the centre, then flip. A coordinate of the
+        source is a sum of one term that depends on the column and one that depends on the row, so the work per pixel is
+        an addition, a rounding and a clamp.
+        """
+        flip, angle, down, right = draws.T[:, :, None]
+        radians = angle * (math.pi / 180)
+        cos, sin, mirror = torch.cos(radians), torch.sin(radians), 1 - 2 * flip
+        row = torch.arange(h, device=draws.device) - down  # position in the rotated image
+        column = torch.arange(w, device=draws.device) - right
+        row_outside, column_outside = (row < 0) | (row >= h), (column < 0) | (column >= w)
+        y, x = row - (h - 1) / 2, column - (w - 1) / 2
+        far = 4 * (h + w)  # the padding of the crop: sent beyond every edge
+        from_x = (mirror * cos * x).masked_fill(column_outside, far)[:, None, :] + (-mirror * sin * y)[:, :, None]
+        from_y = (sin * x)[:, None, :] + (cos * y).masked_fill(row_outside, far)[:, :, None]
+        from_x = from_x.add_((w - 1) / 2).round_().clamp_(-1, w)
+        from_y = from_y.add_((h - 1) / 2).round_().clamp_(-1, h)
+        return (from_y.add_(1).mul_(w + 2) + from_x.add_(1)).to(torch.int32)
+
+    def normalise(self, images):
+        """images (N, C, H, W) from 0 to 255 -> (image / 255 - mean) / std as float32."""
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
+
+
+class BatchLoader:
+    """Batches of (float images, labels) from a split that lies in memory on `device`.
+
+    augment: an Augment for training; None only normalises, with Augment's mean and std.
+    size: resize each batch to size×size pixels (bilinear, antialiased) on the device before anything else.
+
+    An epoch is one pass over the loader. Its order and draws depend on `seed` and the number of the epoch alone, and are
+    the same on every device. `len(loader)` is the number of batches. Raises ValueError for what it cannot use.
+    """
+
+    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None):
+        if batch_size < 1 or len(split) == 0:
+            raise ValueError(f"needs images and a batch size of at least 1, got {len(split)} images, batch size {batch_size}")
+        if split.images.dtype != torch.uint8 or split.images.ndim != 4:
+            raise ValueError(f"images must be uint8 N×C×H×W, got {split.images.dtype} {tuple(split.images.shape)}")
+        self.split = Split(split.images.to(device), split.labels.to(device))
+        self.batch_size, self.augment, self.shuffle, self.seed, self.size = batch_size, augment, shuffle, seed, size
+        self.device = self.split.labels.device
+        self.epoch = 0
+
+    def __len__(self):
+        return math.ceil(len(self.split) / self.batch_size)
+
+    def __iter__(self):
+        n, rng = len(self.split), np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        # The draws of a whole epoch travel to the device at once (1.6 MB for 50,000 images), not batch by batch.
+        order = torch.from_numpy(rng.permutation(n)).to(self.device) if self.shuffle else None
+        draws = self.augment.draw(n, rng).to(self.device) if self.augment else None
+        for start in range(0, n, self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            images, labels = (x[batch] if order is None else x[order[batch]] for x in (self.split.images, self.split.labels))
+            if self.size:
+                images = F.interpolate(images.float(), (self.size, self.size), mode="bilinear", antialias=True)
+            yield self.augment(images, draws[batch]) if self.augment else Augment().normalise(images), labels

@@ -1,0 +1,89 @@
+"""What a notebook's parameters mean: its budget, device and data set, and where its plots and results go."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from . import data, plots, train
+
+BUDGETS = ("smoke", "quick", "full")
+FIGURES = data.ROOT / "figures"
+TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "fashionmnist": "Fashion-MNIST", "synthetic": "SYNTHETIC images"}
+
+
+class Experiment:
+    """One run of one notebook.
+
+        lab = Experiment("01_cnn_cifar100", "cifar100", BUDGET, DATA, EPOCHS, SEED, DEVICE, shape=(3, 32, 32))
+
+    name: the notebook's, and the folder's below figures/. usual: the data set that the notebook is about.
+    budget "auto" is $RESNET_BUDGET, or full on CUDA and quick elsewhere; data "auto" is $RESNET_DATA, or the usual one.
+    shape: the only image shape (channels, height, width) that the notebook's networks take.
+
+    Real runs of the usual data set at the quick or full budget write to figures/NAME/; all others to a folder in it, named
+    after their data set and budget, so that they never touch real results. Raises ValueError or OSError before any work
+    is done, in one line that says what to do.
+    """
+
+    def __init__(self, name, usual, budget="auto", data_name="auto", epochs=None, seed=0, device="auto", shape=None):
+        self.name, self.seed, self.device = name, seed, train.device(device)
+        self.budget = os.environ.get("RESNET_BUDGET", "auto") if budget == "auto" else budget
+        if self.budget == "auto":
+            self.budget = "full" if self.device.type == "cuda" else "quick"
+        if self.budget not in BUDGETS:
+            raise ValueError(f"no budget {self.budget!r}: use auto, {', '.join(BUDGETS)}")
+        if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+            raise ValueError(f"EPOCHS must be None or a whole number from 1, got {epochs!r}")
+        self._epochs = epochs
+        wanted = os.environ.get("RESNET_DATA", "auto") if data_name == "auto" else data_name
+        self.dataset = data.load(usual if wanted == "auto" else wanted, like=usual, fallback=wanted == "auto")
+        found = tuple(self.dataset.train.images.shape[1:])
+        if shape and found != shape:
+            raise ValueError(f"this notebook's networks take images of shape {shape}, those of {self.dataset.name} are {found}")
+        real = self.dataset.name == usual and self.budget != "smoke"
+        self.folder = FIGURES / name if real else FIGURES / name / f"{self.dataset.name}-{self.budget}"
+        self.title = TITLES.get(self.dataset.name, self.dataset.name)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("writable", "")
+            (self.folder / "writable").unlink()
+        except OSError as error:
+            raise OSError(f"cannot write to {self.folder.relative_to(data.ROOT)} ({error.strerror}): make it writable") from None
+        print(f"{self.title}, {self.budget} budget, seed {seed}, on {self.device_name()}")
+        print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
+
+    def pick(self, smoke, quick, full):
+        """The value for this budget."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
+
+    def epochs(self, smoke, quick, full):
+        """The EPOCHS parameter, or this budget's number."""
+        return self._epochs or self.pick(smoke, quick, full)
+
+    def device_name(self):
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type}, {torch.get_num_threads()} threads"
+
+    def save_figure(self, figure, name):
+        """Write the plot as NAME.png and NAME.pdf."""
+        plots.save(figure, self.folder / name)
+
+    def save_result(self, run, history, **numbers):
+        """Write RUN.json: the history and other numbers, with all that is needed to know what they were measured on."""
+        record = {
+            "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
+            "budget": self.budget, "epochs": len(history), "seed": self.seed, "device": self.device_name(),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
+            **numbers, "history": vars(history),
+        }  # fmt: skip
+        self._write(f"{run}.json", json.dumps(record, indent=1) + "\n")
+
+    def _write(self, name, text):
+        partial = Path(self.folder, f".{name}.partial")
+        partial.write_text(text)
+        os.replace(partial, self.folder / name)

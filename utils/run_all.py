@@ -1,0 +1,175 @@
+"""Run the notebooks with papermill, one after the other; what `make run-all` calls.
+
+    python -m utils.run_all [--budget quick] [--data cifar10] [--device cuda] [--epochs 3] [--seed 1] [--only 01 03] [--store]
+
+The executed copies are kept in figures/notebooks/; --store also writes their outputs back into notebooks/. Exit status: 0 if
+every notebook ran to its last cell, 1 if one did not, 2 if the call makes no sense, 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+EXECUTED = ROOT / "figures" / "notebooks"
+PARAMETERS = ("BUDGET", "DATA", "EPOCHS", "SEED", "DEVICE")  # what every notebook's parameters cell defines
+MAIN_RESULT = "Main result: "  # the last line that a notebook prints starts with this
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="run-all", description="Run the notebooks with papermill.", allow_abbrev=False)
+    parser.add_argument("--budget", choices=("auto", "smoke", "quick", "full"), default="auto")
+    parser.add_argument("--data", default="auto", help="cifar100, cifar10, fashionmnist, synthetic or a folder of class folders")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--epochs", type=int, help="instead of the budget's own number")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="NN", default=[], help="numbers of notebooks")
+    parser.add_argument("--store", action="store_true", help="write the outputs back into notebooks/")
+    return parser.parse_args(arguments)
+
+
+def check(options):
+    """The notebooks to run, once it is clear that each can start. Raises ValueError or OSError with one line if not."""
+    notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    unknown = set(options.only) - {path.name[:2] for path in notebooks}
+    if unknown:
+        have = " ".join(path.name[:2] for path in notebooks)
+        raise ValueError(f"no notebook {' '.join(sorted(unknown))} in notebooks/: there are {have}")
+    notebooks = [path for path in notebooks if path.name[:2] in options.only or not options.only]
+    if options.epochs is not None and options.epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
+
+    import papermill  # from here on the imports cost seconds: a mistyped option was answered at once
+
+    for path in notebooks:
+        missing = set(PARAMETERS) - set(papermill.inspect_notebook(path))
+        if missing:
+            raise ValueError(f"{path.relative_to(ROOT)} has no parameter {', '.join(sorted(missing))} in its parameters cell")
+    try:
+        EXECUTED.mkdir(parents=True, exist_ok=True)
+        (EXECUTED / ".writable").touch()
+        (EXECUTED / ".writable").unlink()
+    except OSError as error:
+        raise OSError(f"cannot write to figures/ ({error.strerror}): make it writable") from None
+    if options.device != "auto":
+        from . import train
+
+        train.device(options.device)
+    if options.data != "auto":
+        from . import data
+
+        data.load(options.data, fallback=False)
+    return notebooks
+
+
+class Live:
+    """Passes a kernel's output on as it comes; to a file or pipe, a line that is overwritten goes in its final state only."""
+
+    def __init__(self, out):
+        self.out, self.line = out, ""
+
+    def write(self, text):
+        if not self.out.isatty():
+            *whole, self.line = (self.line + text).split("\n")
+            text = "".join(line.rsplit("\r", 1)[-1] + "\n" for line in whole)
+        self.out.write(text)
+
+    def flush(self):
+        self.out.flush()
+
+
+def run(path, parameters, store=False):
+    """Execute one notebook. Returns (main result, None) if it ran to its last cell, else (None, what went wrong and where).
+
+    The executed copy appears in figures/notebooks/ when it is whole; that of a failed run as NAME.failed.ipynb.
+    """
+    import nbformat
+    import papermill
+
+    partial = EXECUTED / f".{path.stem}.{os.getpid()}.ipynb"
+    started = []  # ids of the cells that were begun
+    try:
+        notebook = papermill.execute_notebook(
+            path, partial, parameters, kernel_name="python3", cwd=NOTEBOOKS, progress_bar=False, coalesce_streams=True,
+            stdout_file=Live(sys.stdout), stderr_file=Live(sys.stderr), request_save_on_cell_execute=False,
+            shutdown_kernel="immediate", on_cell_start=lambda cell, cell_index: started.append(cell.id),
+        )  # fmt: skip
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        ran = sum(cell.execution_count is not None for cell in code)
+        problem = None if ran == len(code) else f"ended early: {ran} of {len(code)} code cells ran"
+    except papermill.PapermillExecutionError as error:
+        problem = f"{error.ename}: {error.evalue}"
+    except Exception as error:  # the kernel died, or did not start
+        problem = f"{type(error).__name__}: {error}"
+    except BaseException:  # Ctrl-C
+        partial.unlink(missing_ok=True)
+        raise
+    if problem:
+        if partial.exists():
+            os.replace(partial, EXECUTED / f"{path.stem}.failed.ipynb")
+        ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+        where = f"cell {ids.index(started[-1]) + 1}" if started and started[-1] in ids else "before the first cell"
+        return None, f"{where}: {problem}"
+    os.replace(partial, EXECUTED / path.name)
+    if store:
+        store_outputs(notebook, path)
+    printed = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    results = re.findall(f"^{MAIN_RESULT}(.*)$", printed, re.MULTILINE)
+    return results[-1] if results else "", None
+
+
+def store_outputs(notebook, path):
+    """Write the executed notebook over its source, without the injected parameters and without timings."""
+    import nbformat
+
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = number
+    for part in (notebook, *notebook.cells):
+        for key in ("papermill", "execution", "widgets"):
+            part.metadata.pop(key, None)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    nbformat.write(notebook, partial)
+    os.replace(partial, path)
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the kernel, leave nothing half-written
+    try:
+        notebooks = check(options)
+    except (ValueError, OSError) as error:
+        print(f"run-all: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for the kernels
+    parameters = {name: getattr(options, name.lower()) for name in PARAMETERS}
+    table = [("notebook", "status", "time", "main result")]
+    for path in notebooks:
+        print(f"\n=== {path.stem} ===", flush=True)
+        start = time.monotonic()
+        try:
+            result, problem = run(path, parameters, options.store)
+        except KeyboardInterrupt:
+            print(f"\nrun-all: interrupted in {path.relative_to(ROOT)}; its earlier results are untouched", file=sys.stderr)
+            return 130
+        minutes, seconds = divmod(round(time.monotonic() - start), 60)
+        table.append((path.stem, "FAILED" if problem else "ok", f"{minutes}:{seconds:02d} min", (problem or result).partition("\n")[0]))
+    widths = [max(len(row[column]) for row in table) for column in range(3)]
+    print()
+    for name, status, spent, result in table:
+        print(f"{name:{widths[0]}}  {status:{widths[1]}}  {spent:>{widths[2]}}  {result}")
+    return int(any(row[1] == "FAILED" for row in table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

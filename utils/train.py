@@ -1,0 +1,109 @@
+"""The training loop that every notebook uses. Notebook 01 derives it line by line.
+
+history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.AdamW(model.parameters()))
+test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
+"""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+BAR = "{desc} |{bar:20}| {remaining} left{postfix}"
+
+
+@dataclass
+class History:
+    """One number an epoch: mean loss per image, share of images predicted correctly (0 to 1), seconds."""
+
+    train_loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def __len__(self):
+        return len(self.seconds)
+
+    def append(self, *values):
+        for series, value in zip(vars(self).values(), values, strict=True):
+            series.append(value)
+
+
+def device(name="auto"):
+    """torch.device from "auto" (CUDA where there is a GPU, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises ValueError if PyTorch cannot use that device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):  # torch's ways to say: unknown, not built in, not plugged in
+        have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())] + ["mps"] * torch.backends.mps.is_available()
+        raise ValueError(f"no device {name!r} here: use auto, {' or '.join(have)}") from None
+    return torch.device(name)
+
+
+def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label=""):
+    """One pass over `loader`: training with an optimizer, evaluation without. Returns (loss, accuracy) as floats.
+
+    loader: yields (images, labels) and has a len(). criterion: logits, labels -> mean loss of the batch.
+    scheduler: stepped once a batch. label: what stands in front of the progress bar.
+    Both results are means over *images*; batches of different sizes therefore count by their size.
+    """
+    training = optimizer is not None
+    model.train(training)
+    where = next(model.parameters()).device
+    # The sums stay on the device. Reading one (.item()) makes the CPU wait for the GPU: the progress bar does it twice a
+    # second, the return statement once.
+    loss_sum = torch.zeros((), device=where)
+    correct = torch.zeros((), device=where, dtype=torch.int64)
+    samples, start, shown = 0, time.monotonic(), 0.0
+    bar = tqdm(loader, f"{label}{'T' if training else 'V'}", file=sys.stdout, leave=False, mininterval=0.5, bar_format=BAR)
+    with torch.set_grad_enabled(training), bar:
+        for images, labels in bar:
+            images, labels = images.to(where), labels.to(where)
+            with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
+                logits = model(images)
+                loss = criterion(logits, labels)
+            if training:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if scheduler:
+                    scheduler.step()
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.argmax(1) == labels).sum()
+            samples += len(labels)
+            elapsed = time.monotonic() - start
+            if elapsed - shown > 0.5:
+                loss_now, accuracy_now = loss_sum.item() / samples, correct.item() / samples
+                bar.set_postfix_str(f"loss {loss_now:.3f}, accuracy {accuracy_now:.1%}, {samples / elapsed:,.0f} images/s", refresh=False)
+                shown = elapsed
+    if not samples:
+        raise ValueError("the loader gave no images: nothing to train on or to evaluate")
+    return loss_sum.item() / samples, correct.item() / samples
+
+
+def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, criterion=None, label=""):
+    """Train for `epochs` passes over train_loader, evaluate on val_loader after each; returns the History.
+
+    criterion: cross-entropy unless given. scheduler: stepped once a batch. label: name of the run in the printed lines.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    criterion = criterion or nn.CrossEntropyLoss()
+    model.to(memory_format=torch.channels_last)  # pixels instead of planes: the faster order for convolutions
+    history = History()
+    for number in range(1, epochs + 1):
+        start = time.perf_counter()
+        here = f"{label} {number}/{epochs} ".lstrip()
+        train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
+        val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
+        history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
+        print(f"{here} T {train_loss:.3f} {train_accuracy:6.1%}   V {val_loss:.3f} {val_accuracy:6.1%}")
+    return history
