@@ -105,5 +105,5 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
         train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
         val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
         history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
-        print(f"{here} T {train_loss:.3f} {train_accuracy:6.1%}   V {val_loss:.3f} {val_accuracy:6.1%}")
+        print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
     return history

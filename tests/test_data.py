@@ -1,0 +1,305 @@
+"""The loader does what torchvision does, image for image; bad data is answered with one line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as tv
+
+from utils import data
+
+
+def split(n=40, classes=10, shape=(3, 32, 32)):
+    return data.Split(torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.arange(n) % classes)
+
+
+# ---- augmentation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 24, 40)])
+def test_augmentation_equals_torchvision_on_the_same_draws(shape):
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (400, *shape), dtype=torch.uint8)
+    augment = data.Augment()
+    draws = augment.draw(len(images), np.random.default_rng(0))
+    expected = []
+    for image, (flip, angle, down, right) in zip(images, draws.tolist(), strict=True):
+        image = tv.to_dtype(image, torch.float32, scale=True)
+        image = tv.horizontal_flip(image) if flip else image
+        image = tv.rotate(image, angle)
+        image = tv.crop(tv.pad(image, [4] * 4), 4 - int(down), 4 - int(right), *shape[1:])
+        expected.append(tv.normalize(image, [0.5], [0.5]))
+    same = ((augment(images, draws) - torch.stack(expected)).abs() < 1e-5).float().mean().item()
+    assert same > 0.9999  # a source coordinate may lie half-way between two pixels and be rounded either way
+
+
+def test_draws_are_spread_as_torchvision_spreads_them():
+    flip, angle, down, right = data.Augment().draw(20_000, np.random.default_rng(0)).T
+    assert 0.48 < flip.mean() < 0.52 and set(flip.tolist()) == {0, 1}
+    assert -15 <= angle.min() < -14.9 and 14.9 < angle.max() <= 15
+    for shift in (down, right):
+        values, counts = shift.unique(return_counts=True)
+        assert values.tolist() == list(range(-4, 5)) and counts.min() > 2000
+
+
+def test_switched_off_augmentation_only_normalises():
+    images = split().images
+    off = data.Augment(flip=0, rotate=0, crop_padding=0, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    expected = tv.normalize(images / 255, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    torch.testing.assert_close(off(images, off.draw(len(images), np.random.default_rng(0))), expected, check_stride=False)
+
+
+# ---- the loader -----------------------------------------------------------------------------------------------------
+
+
+def numbered(n):
+    """Images that can be told apart by the value of their pixels."""
+    return data.Split(torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8), torch.arange(n))
+
+
+def order(loader):
+    return torch.cat([labels for _, labels in loader]).tolist()
+
+
+def test_every_image_comes_once_an_epoch_with_its_own_label():
+    loader = data.BatchLoader(numbered(100), 32, shuffle=True)
+    assert len(loader) == 4
+    for _ in range(2):
+        batches = list(loader)
+        assert [len(labels) for _, labels in batches] == [32, 32, 32, 4]
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert sorted(labels.tolist()) == list(range(100))
+        assert torch.equal(((images[:, 0, 0, 0] + 1) * 127.5).round().long(), labels)
+
+
+def test_the_same_seed_gives_the_same_epochs_and_each_epoch_is_new():
+    def loader(seed):
+        return data.BatchLoader(numbered(100), 32, data.Augment(), shuffle=True, seed=seed)
+
+    one, two, other = loader(1), loader(1), loader(2)
+    first, second = list(one), list(one)
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, two, strict=True))
+    assert not torch.equal(first[0][1], second[0][1])
+    assert not torch.equal(first[0][1], next(iter(other))[1])
+
+
+def test_without_shuffling_the_order_stays():
+    assert order(data.BatchLoader(numbered(10), 4)) == list(range(10))
+
+
+def test_size_resizes_on_the_way():
+    loader = data.BatchLoader(split(10), 4, data.Augment(), size=96)
+    assert next(iter(loader))[0].shape == (4, 3, 96, 96)
+
+
+def test_resizing_equals_torchvision():
+    images = split(5).images
+    ours = next(iter(data.BatchLoader(data.Split(images, torch.arange(5)), 5, size=48)))[0]
+    torch.testing.assert_close(
+        ours, tv.normalize(tv.resize(images / 255, [48, 48]), [0.5], [0.5]), check_stride=False, rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "message"),
+    [(split(0), 4, "0 images"), (split(4), 0, "batch size 0"), (data.Split(torch.zeros(4, 3, 8, 8), torch.zeros(4)), 2, "uint8")],
+)
+def test_loader_refuses(images, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        data.BatchLoader(images, batch_size)
+
+
+def test_hold_out_parts_each_class_evenly():
+    whole = split(1000, classes=10)
+    train, validation = whole.hold_out(100, seed=3)
+    assert torch.bincount(validation.labels).tolist() == [10] * 10 and len(train) == 900
+    rows = {tuple(image.flatten().tolist()) for part in (train, validation) for image in part.images}
+    assert len(rows) == 1000  # none in both, none lost
+    again = whole.hold_out(100, seed=3)[1]
+    assert torch.equal(validation.images, again.images)
+    assert not torch.equal(validation.images, whole.hold_out(100, seed=4)[1].images)
+
+
+@pytest.mark.parametrize("n", [0, -1, 40, 41])
+def test_hold_out_refuses(n):
+    with pytest.raises(ValueError, match="cannot hold out"):
+        split(40).hold_out(n, seed=0)
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arrays():
+    def part(n):
+        return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8), np.arange(n) % 10
+
+    (x_train, y_train), (x_test, y_test) = part(50), part(20)
+    classes = np.array([f"class {i}" for i in range(10)])
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test, "classes": classes}
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """torchvision finds no network."""
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", unreachable)
+
+
+def test_prepared_file(tmp_path, arrays):
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    dataset = data.load("cifar10", tmp_path)
+    assert (dataset.name, dataset.synthetic, len(dataset.classes)) == ("cifar10", False, 10)
+    assert dataset.train.images.shape == (50, 3, 32, 32) and dataset.train.images.dtype == torch.uint8
+    assert torch.equal(dataset.train.images[7], torch.from_numpy(arrays["x_train"][7]).permute(2, 0, 1))
+    assert dataset.test.labels.dtype == torch.int64
+
+
+def test_download_is_kept_as_a_prepared_file(tmp_path, arrays, monkeypatch):
+    class Torchvision:
+        def __init__(self, root, train, download):
+            part = "train" if train else "test"
+            self.data, self.targets, self.classes = arrays[f"x_{part}"], arrays[f"y_{part}"].tolist(), list(arrays["classes"])
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Torchvision)
+    first = data.load("cifar10", tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["cifar10.npz"]
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", None)  # is not asked again
+    assert torch.equal(first.train.images, data.load("cifar10", tmp_path / "new").train.images)
+
+
+def test_nothing_to_be_had_goes_on_with_synthetic_images_and_says_so(tmp_path, offline, capsys):
+    dataset = data.load("cifar10", tmp_path)
+    assert dataset.synthetic and dataset.name == "synthetic" and len(dataset.classes) == 10
+    assert capsys.readouterr().out.count("SYNTHETIC") == 1
+
+
+def test_nothing_to_be_had_fails_in_one_line_when_asked_for(tmp_path, offline):
+    with pytest.raises(FileNotFoundError, match="^cifar10 is not in .* DATA=synthetic$"):
+        data.load("cifar10", tmp_path, fallback=False)
+
+
+def change(**changes):
+    return lambda arrays: arrays | {key: change(arrays[key]) for key, change in changes.items()}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        change(x_train=lambda x: x[:, :16]),
+        change(x_train=lambda x: x.astype(np.float32)),
+        change(x_test=lambda x: x[:3]),
+        change(y_train=lambda y: y + 1),
+        change(y_train=lambda y: y - 1),
+        change(y_test=lambda y: y.astype(np.float64)),
+        change(classes=lambda c: c[:9]),
+        change(x_train=lambda x: x.astype(object)),  # would need pickle
+        change(x_train=lambda x: x[:0], y_train=lambda y: y[:0]),
+        lambda arrays: {"something": arrays["x_train"]},
+    ],
+)
+def test_foreign_file_is_refused_in_one_line(tmp_path, arrays, spoil):
+    np.savez(tmp_path / "cifar10.npz", **spoil(arrays))
+    with pytest.raises(ValueError, match="cifar10.npz is damaged or not a prepared cifar10 .*delete it and run again") as error:
+        data.load("cifar10", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.999])
+def test_truncated_file_is_refused_in_one_line(tmp_path, arrays, keep):
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    whole = (tmp_path / "cifar10.npz").read_bytes()
+    (tmp_path / "cifar10.npz").write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    with pytest.raises(ValueError, match="delete it and run again"):
+        data.load("cifar10", tmp_path)
+
+
+def test_unknown_name(tmp_path):
+    with pytest.raises(ValueError, match="no data set 'cifar11': use cifar100, cifar10, fashionmnist, synthetic, or the path"):
+        data.load("cifar11", tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Red and blue pictures of several sizes."""
+    for colour in ("red", "blue"):
+        for number in range(10):
+            path = tmp_path / "pictures" / colour / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (50 + 10 * number, 40), colour).save(path)
+    return tmp_path / "pictures"
+
+
+def test_folder_of_pictures(folder):
+    dataset = data.load(str(folder))
+    assert (dataset.name, dataset.classes, len(dataset.train), len(dataset.test)) == ("pictures", ["blue", "red"], 16, 4)
+    assert dataset.train.images.shape == (16, 3, 32, 32)
+    assert torch.equal(dataset.train.images[:, 0, 5, 5] == 255, dataset.train.labels == 1)
+    assert torch.bincount(dataset.test.labels).tolist() == [2, 2]
+    assert data.load(str(folder), size=64).test.images.shape == (4, 3, 64, 64)
+
+
+def test_folder_with_parts(folder, tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / "both").mkdir(exist_ok=True)
+        (tmp_path / "both" / part).symlink_to(folder)
+    dataset = data.load(tmp_path / "both")
+    assert (len(dataset.train), len(dataset.test), dataset.name) == (20, 20, "both")
+
+
+def test_folder_of_one_class(folder):
+    with pytest.raises(ValueError, match="one class 'pictures'|one class 'red'"):
+        (folder / "blue").rename(folder.parent / "elsewhere")
+        data.load(folder)
+
+
+def test_empty_class_folder(folder):
+    (folder / "green").mkdir()
+    with pytest.raises(ValueError, match="green.*put pictures into each") as error:
+        data.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_folder_without_class_folders(tmp_path):
+    with pytest.raises(ValueError, match="put pictures into each"):
+        data.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n123"])
+def test_unreadable_picture(folder, content):
+    (folder / "red" / "bad.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"1 of 21 pictures can't be read, .*bad\.png first: delete"):
+        data.load(folder)
+
+
+def test_too_few_pictures_for_a_test_part(folder):
+    for number in range(7):
+        (folder / "red" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match="fewer than 5"):
+        data.load(folder)
+
+
+# ---- made-up images -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("like", "classes", "shape"), [("cifar100", 100, (3, 32, 32)), ("cifar10", 10, (3, 32, 32)), ("fashionmnist", 10, (1, 28, 28))]
+)
+def test_synthetic_images_have_the_shape_of_what_they_stand_in_for(like, classes, shape):
+    dataset = data.load("synthetic", like=like)
+    assert dataset.synthetic and len(dataset.classes) == classes == len(set(dataset.classes))
+    assert dataset.train.images.shape[1:] == shape and dataset.train.images.dtype == torch.uint8
+    assert torch.bincount(dataset.test.labels).tolist() == [len(dataset.test) // classes] * classes
+    assert torch.equal(dataset.train.images, data.synthetic(like).train.images)
+
+
+def test_synthetic_images_can_be_learnt():
+    """The colours of the nearest class mean tell more than chance, and do not tell all."""
+    dataset = data.synthetic("cifar100")
+    train, test = (part.images.float().flatten(1) for part in (dataset.train, dataset.test))
+    means = torch.stack([train[dataset.train.labels == label].mean(0) for label in range(100)])
+    right = (torch.cdist(test, means).argmin(1) == dataset.test.labels).float().mean()
+    assert 0.05 < right < 0.9

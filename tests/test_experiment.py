@@ -1,0 +1,112 @@
+import json
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from utils import data, experiment, plots, train
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """A function that makes an Experiment in an empty project, without the environment's overrides."""
+    monkeypatch.setattr(experiment, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    for name in ("RESNET_BUDGET", "RESNET_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    small = data.synthetic("cifar10", train=20, test=10)
+
+    def load(name, like, fallback):
+        real = name in data.KNOWN
+        return data.Dataset(name, small.train, small.test, small.classes, synthetic=not real)
+
+    monkeypatch.setattr(data, "load", load)
+    return lambda *args, **options: experiment.Experiment("09_test", "cifar10", *args, **options)
+
+
+HISTORY = train.History([2.0, 1.0], [0.1, 0.2], [2.1, 1.1], [0.1, 0.15], [3.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("budget", "name", "folder"),
+    [
+        ("quick", "auto", "09_test"),
+        ("full", "cifar10", "09_test"),
+        ("smoke", "auto", "09_test/cifar10-smoke"),
+        ("quick", "synthetic", "09_test/synthetic-quick"),
+        ("full", "cifar100", "09_test/cifar100-full"),
+    ],
+)
+def test_only_real_runs_of_the_usual_data_write_to_the_main_folder(make, tmp_path, budget, name, folder):
+    lab = make(budget, name)
+    assert lab.folder == tmp_path / "figures" / folder and lab.folder.is_dir() and not list(lab.folder.iterdir())
+
+
+def test_budget_and_data_come_from_the_parameters_then_the_environment(make, monkeypatch):
+    automatic = "full" if torch.cuda.is_available() else "quick"
+    assert (make().budget, make().dataset.name) == (automatic, "cifar10")
+    monkeypatch.setenv("RESNET_BUDGET", "smoke")
+    monkeypatch.setenv("RESNET_DATA", "synthetic")
+    assert (make().budget, make().dataset.name) == ("smoke", "synthetic")
+    assert (make("full", "cifar100").budget, make("full", "cifar100").dataset.name) == ("full", "cifar100")
+
+
+def test_epochs(make):
+    assert make("quick").epochs(1, 2, 3) == 2
+    assert make("quick", epochs=9).epochs(1, 2, 3) == 9
+
+
+def test_result_says_what_it_was_measured_on(make):
+    lab = make("quick", seed=5)
+    lab.save_result("plain", HISTORY, test_accuracy=0.5)
+    record = json.loads((lab.folder / "plain.json").read_text())
+    assert record["history"]["val_accuracy"] == [0.1, 0.15] and record["test_accuracy"] == 0.5
+    expected = {"notebook": "09_test", "run": "plain", "dataset": "cifar10", "synthetic": False, "budget": "quick", "epochs": 2, "seed": 5}
+    assert expected.items() <= record.items()
+    assert record["device"] and record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert [path.name for path in lab.folder.iterdir()] == ["plain.json"]
+
+
+def test_plots_are_written_as_png_and_pdf(make):
+    lab = make("smoke")
+    written = []
+    for _ in range(2):
+        lab.save_figure(plots.curves({"a": HISTORY, "b": vars(HISTORY)}, "title", gap=True), "curves")
+        assert sorted(path.name for path in lab.folder.iterdir()) == ["curves.pdf", "curves.png"]
+        written.append([(lab.folder / f"curves.{ending}").read_bytes() for ending in ("png", "pdf")])
+    assert written[0][0].startswith(b"\x89PNG") and written[0][1].startswith(b"%PDF")
+    assert written[0] == written[1]  # no dates in them
+    plt.close("all")
+
+
+def test_curves_show_both_parts_of_every_run():
+    figure = plots.curves({"a": HISTORY, "b": HISTORY}, "title")
+    loss, accuracy = figure.axes
+    drawn = [line.get_ydata().tolist() for line in accuracy.lines]
+    assert drawn == [[10, 20], [10, 15]] * 2
+    assert {text.get_text() for text in loss.get_legend().get_texts()} == {"a", "b", "thin: training"}
+    styles = {(line.get_color(), str(line.get_linestyle()), line.get_marker()) for line in accuracy.lines[1::2]}
+    assert len({color for color, _, _ in styles}) == len({marker for _, _, marker in styles}) == 2
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": "big"}, "no budget 'big': use auto, smoke, quick, full"),
+        ({"epochs": 0}, "EPOCHS must be"),
+        ({"epochs": "3"}, "EPOCHS must be"),
+        ({"device": "cuda:99"}, "no device 'cuda:99' here"),
+        ({"shape": (1, 28, 28)}, r"take images of shape \(1, 28, 28\)"),
+    ],
+)
+def test_bad_parameters_are_refused_in_one_line(make, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_to(make, tmp_path):
+    (tmp_path / "figures").write_text("a file in the way")  # as good as a read-only folder, and stops root, too
+    with pytest.raises(OSError, match="cannot write to figures/09_test .*: make it writable"):
+        make()

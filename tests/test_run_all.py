@@ -1,0 +1,184 @@
+"""The runner on small notebooks of its own: what it refuses, what it reports, what it leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from utils import run_all
+
+PARAMETERS = "BUDGET = 'auto'\nDATA = 'auto'\nEPOCHS = None\nSEED = 0\nDEVICE = 'auto'"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project; call it with the cells of a notebook to add one."""
+    monkeypatch.setattr(run_all, "ROOT", tmp_path)
+    monkeypatch.setattr(run_all, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(run_all, "EXECUTED", tmp_path / "figures" / "notebooks")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # which main() sets
+    (tmp_path / "notebooks").mkdir()
+
+    def add(name, *cells, parameters=PARAMETERS):
+        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / "notebooks" / name)
+        return tmp_path / "notebooks" / name
+
+    add.root = tmp_path
+    return add
+
+
+def executed(project):
+    return sorted(path.name for path in (project.root / "figures" / "notebooks").iterdir())
+
+
+def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
+    project("01_fails.ipynb", "a = 1", "1 / 0", "print('never')")
+    project("02_dies.ipynb", "import os", "os._exit(3)")
+    project("03_ends_early.ipynb", "import sys", "sys.exit(0)", "print('never')")
+    project("04_works.ipynb", "print('live'); print('Main result: 42 %')", "BUDGET, EPOCHS")
+    assert run_all.main(["--budget", "smoke", "--epochs", "7"]) == 1
+    out = capsys.readouterr().out
+    table = {line.split()[0]: line for line in out.split("main result")[1].splitlines() if line}
+    assert "FAILED" in table["01_fails"] and table["01_fails"].endswith("cell 3: ZeroDivisionError: division by zero")
+    assert "FAILED" in table["02_dies"] and "cell 3" in table["02_dies"] and "died" in table["02_dies"].lower()
+    assert "FAILED" in table["03_ends_early"] and "cell 3" in table["03_ends_early"]
+    assert " ok " in table["04_works"] and table["04_works"].endswith("42 %")
+    assert "live" in out and "never" not in out
+    assert executed(project) == ["01_fails.failed.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
+    whole = nbformat.read(run_all.EXECUTED / "04_works.ipynb", as_version=4)
+    assert whole.cells[-1].outputs[0].data["text/plain"] == "('smoke', 7)"
+
+
+def test_only_some(project, capsys):
+    for name in ("01_a.ipynb", "02_b.ipynb", "03_c.ipynb"):
+        project(name, "1")
+    assert run_all.main(["--only", "01", "03"]) == 0
+    assert executed(project) == ["01_a.ipynb", "03_c.ipynb"]
+
+
+def test_stored_outputs_have_no_timings_and_no_injected_parameters(project):
+    path = project("01_a.ipynb", "print(BUDGET)", "SEED")
+    before = nbformat.read(path, as_version=4)
+    assert run_all.main(["--budget", "smoke", "--store"]) == 0
+    first = path.read_bytes()
+    after = nbformat.read(path, as_version=4)
+    assert [(cell.id, cell.source) for cell in after.cells] == [(cell.id, cell.source) for cell in before.cells]
+    assert [cell.execution_count for cell in after.cells] == [1, 2, 3]
+    assert after.cells[1].outputs[0].text == "smoke\n" and after.cells[2].outputs[0].execution_count == 3
+    assert "papermill" not in after.metadata and all(set(cell.metadata) <= {"tags"} for cell in after.cells)
+    assert run_all.main(["--budget", "smoke", "--store"]) == 0
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "07"], "no notebook 07 in notebooks/: there are 01"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--device", "cuda:99"], "no device 'cuda:99' here: use auto, cpu"),
+        (["--data", "cifar11"], "no data set 'cifar11'"),
+    ],
+)
+def test_refused_before_anything_runs(project, capsys, arguments, message):
+    project("01_a.ipynb", "1")
+    assert run_all.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("run-all: ") and message in captured.err and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--budget", "big"], ["--buget", "smoke"], ["--epochs", "many"], ["epochs=3"]])
+def test_mistyped_options_are_refused(project, capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        run_all.main(arguments)
+    assert stop.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+def test_a_notebook_without_the_parameters_is_refused(project, capsys):
+    project("01_a.ipynb", "1", parameters="BUDGET = 'auto'\nDATA = 'auto'\nEPOCH = None\nSEED = 0\nDEVICE = 'auto'")
+    assert run_all.main([]) == 2
+    assert "notebooks/01_a.ipynb has no parameter EPOCHS in its parameters cell" in capsys.readouterr().err
+
+
+def test_asking_for_data_that_is_not_there_fails_in_one_line(project, capsys, monkeypatch):
+    from utils import data
+
+    def unreachable(name, root):
+        raise OSError("no network")
+
+    monkeypatch.setattr(data, "_download", unreachable)
+    monkeypatch.setattr(data.load, "__defaults__", (project.root / "nothing",))
+    project("01_a.ipynb", "1")
+    assert run_all.main(["--data", "cifar100"]) == 2
+    error = capsys.readouterr().err
+    assert "cifar100 is not in" in error and "DATA=synthetic" in error and error.count("\n") == 1
+
+
+def test_figures_that_cannot_be_written_to(project, capsys):
+    (project.root / "figures").write_text("a file in the way")  # as good as a read-only folder, and stops root, too
+    project("01_a.ipynb", "1")
+    assert run_all.main([]) == 2
+    assert "cannot write to figures/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_process_and_no_half_file_behind(project, number):
+    project("01_a.ipynb", "print('begun', flush=True)\nimport time\ntime.sleep(300)")
+    code = (
+        "import sys; from pathlib import Path; from utils import run_all\n"
+        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
+        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main([]))"
+    )
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "begun" not in process.stdout.readline():
+        assert process.poll() is None
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    assert kernels
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.strip().endswith("interrupted in notebooks/01_a.ipynb; its earlier results are untouched")
+    _, alive = psutil.wait_procs(kernels, timeout=10)
+    assert not alive
+    assert executed(project) == []
+
+
+def test_a_killed_runner_leaves_no_kernel_behind(project):
+    project("01_a.ipynb", "print('begun', flush=True)\nimport time\ntime.sleep(300)")
+    code = (
+        "import sys; from pathlib import Path; from utils import run_all\n"
+        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
+        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main([]))"
+    )
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "begun" not in process.stdout.readline():
+        assert process.poll() is None
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(kernels, timeout=20)
+    assert not alive
+
+
+def test_output_comes_live_and_overwritten_lines_only_in_their_final_state(capsys):
+    live = run_all.Live(sys.stdout)
+    for text in ("\r10 %", "\r20 %", "\r     \r", "done\nnext", " line\n", "rest"):
+        live.write(text)
+    assert capsys.readouterr().out == "done\nnext line\n"
+
+
+def test_imports_are_quick_before_the_command_line_is_checked():
+    """A mistyped option is answered without waiting for torch or papermill."""
+    code = "import sys, utils.run_all; print([name for name in ('torch', 'papermill', 'nbformat') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
+    assert out.stdout.strip() == "[]" and time

@@ -1,0 +1,88 @@
+import io
+import re
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from utils import checks, data, models, train
+
+
+def loaders(n=200):
+    dataset = data.synthetic("cifar10", train=n, test=50)
+    return data.BatchLoader(dataset.train, 32, data.Augment(), shuffle=True), data.BatchLoader(dataset.test, 50)
+
+
+def fit(epochs=2):
+    torch.manual_seed(0)
+    model = models.CNN(10, dropout=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=7 * epochs)
+    return model, train.fit(model, *loaders(), epochs=epochs, optimizer=optimizer, scheduler=scheduler, label="plain")
+
+
+def test_the_shared_loop_solves_its_own_exercise():
+    assert checks.epoch(train.epoch)
+
+
+def test_fit_keeps_one_number_an_epoch_and_prints_one_line(capsys):
+    _, history = fit()
+    assert len(history) == 2 and all(len(series) == 2 for series in vars(history).values())
+    assert all(0 <= a <= 1 for a in history.train_accuracy + history.val_accuracy)
+    lines = [line.rsplit("\r")[-1] for line in capsys.readouterr().out.strip().split("\n")]
+    assert len(lines) == 2
+    assert all(re.fullmatch(rf"plain {n}/2 \| T loss \d\.\d{{3}} accuracy +[\d.]+% \| V loss \d\.\d{{3}} accuracy +[\d.]+%", line) for n, line in enumerate(lines, 1))
+
+
+def test_the_progress_bar_shows_epoch_mode_loss_and_accuracy(monkeypatch):
+    def slow():
+        for _ in range(3):
+            time.sleep(0.6)
+            yield torch.randn(2, 4), torch.tensor([0, 1])
+
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    train.epoch(nn.Linear(4, 3), slow(), nn.CrossEntropyLoss(), label="plain 1/9 ")
+    assert re.search(r"plain 1/9 V \|.*\| .* left, loss \d\.\d{3}, accuracy \d+\.\d%, \d+ images/s", out.getvalue())
+    assert out.getvalue().endswith("\r")  # and then it is gone
+
+
+def test_the_same_seed_gives_the_same_weights():
+    (one, history), (two, again) = fit(), fit()
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert history.val_loss == again.val_loss
+
+
+def test_training_learns():
+    torch.manual_seed(0)
+    dataset = data.synthetic("fashionmnist", train=2_000, test=500)
+    model = nn.Sequential(nn.Conv2d(1, 16, 5, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 6 * 6, 10))
+    train_loader, test_loader = data.BatchLoader(dataset.train, 50, shuffle=True), data.BatchLoader(dataset.test, 100)
+    history = train.fit(model, train_loader, test_loader, epochs=5, optimizer=torch.optim.AdamW(model.parameters(), 3e-3))
+    assert history.val_accuracy[-1] > 0.5 and history.train_loss[-1] < history.train_loss[0] / 2
+
+
+def test_works_with_a_plain_dataloader():
+    dataset = torch.utils.data.TensorDataset(torch.randn(10, 4), torch.arange(10) % 3)
+    loss, accuracy = train.epoch(nn.Linear(4, 3), torch.utils.data.DataLoader(dataset, 4), nn.CrossEntropyLoss())
+    assert isinstance(loss, float) and 0 <= accuracy <= 1
+
+
+def test_refuses_no_epochs_and_no_images():
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        train.fit(model, [], [], epochs=0, optimizer=None)
+    with pytest.raises(ValueError, match="no images"):
+        train.epoch(model, [], nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu", ""])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(ValueError, match=f"no device '{name}' here: use auto, cpu") as error:
+        train.device(name)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_device():
+    assert train.device().type == ("cuda" if torch.cuda.is_available() else "cpu")
