@@ -59,9 +59,9 @@ refresh: setup
 lab: setup
 	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb
 
-# nbval runs each notebook and compares the cells that are tagged as exact.
+# nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each.
 test: setup
-	RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
 
 bench: setup
 	$(py) benchmarks/bench.py

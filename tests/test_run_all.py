@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -13,6 +12,7 @@ import pytest
 
 from utils import run_all
 
+HERE = Path(__file__).parents[1]
 PARAMETERS = "BUDGET = 'auto'\nDATA = 'auto'\nEPOCHS = None\nSEED = 0\nDEVICE = 'auto'"
 
 
@@ -84,6 +84,7 @@ def test_stored_outputs_have_no_timings_and_no_injected_parameters(project):
     [
         (["--only", "07"], "no notebook 07 in notebooks/: there are 01"),
         (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--seed", "-1"], "--seed must be at least 0"),
         (["--device", "cuda:99"], "no device 'cuda:99' here: use auto, cpu"),
         (["--data", "cifar11"], "no data set 'cifar11'"),
     ],
@@ -130,44 +131,38 @@ def test_figures_that_cannot_be_written_to(project, capsys):
     assert "cannot write to figures/" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_no_process_and_no_half_file_behind(project, number):
+@pytest.fixture
+def running(project):
+    """A run-all in the middle of a notebook, as a process of its own; and the kernels that it started."""
     project("01_a.ipynb", "print('begun', flush=True)\nimport time\ntime.sleep(300)")
     code = (
         "import sys; from pathlib import Path; from utils import run_all\n"
         f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
         "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main([]))"
     )
-    root = Path(__file__).parents[1]
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "begun" not in process.stdout.readline():
         assert process.poll() is None
     kernels = psutil.Process(process.pid).children(recursive=True)
     assert kernels
+    return process, kernels
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_process_and_no_half_file_behind(project, running, number):
+    process, kernels = running
     process.send_signal(number)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.strip().endswith("interrupted in notebooks/01_a.ipynb; its earlier results are untouched")
-    _, alive = psutil.wait_procs(kernels, timeout=10)
-    assert not alive
+    assert not psutil.wait_procs(kernels, timeout=10)[1]
     assert executed(project) == []
 
 
-def test_a_killed_runner_leaves_no_kernel_behind(project):
-    project("01_a.ipynb", "print('begun', flush=True)\nimport time\ntime.sleep(300)")
-    code = (
-        "import sys; from pathlib import Path; from utils import run_all\n"
-        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
-        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main([]))"
-    )
-    root = Path(__file__).parents[1]
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "begun" not in process.stdout.readline():
-        assert process.poll() is None
-    kernels = psutil.Process(process.pid).children(recursive=True)
+def test_a_killed_runner_leaves_no_kernel_behind(running):
+    process, kernels = running
     process.kill()
     process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(kernels, timeout=20)
-    assert not alive
+    assert not psutil.wait_procs(kernels, timeout=20)[1]
 
 
 def test_output_comes_live_and_overwritten_lines_only_in_their_final_state(capsys):
@@ -180,5 +175,5 @@ def test_output_comes_live_and_overwritten_lines_only_in_their_final_state(capsy
 def test_imports_are_quick_before_the_command_line_is_checked():
     """A mistyped option is answered without waiting for torch or papermill."""
     code = "import sys, utils.run_all; print([name for name in ('torch', 'papermill', 'nbformat') if name in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60)
-    assert out.stdout.strip() == "[]" and time
+    out = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, timeout=60)
+    assert out.stdout.strip() == "[]"

@@ -32,7 +32,10 @@ def test_fit_keeps_one_number_an_epoch_and_prints_one_line(capsys):
     assert all(0 <= a <= 1 for a in history.train_accuracy + history.val_accuracy)
     lines = [line.rsplit("\r")[-1] for line in capsys.readouterr().out.strip().split("\n")]
     assert len(lines) == 2
-    assert all(re.fullmatch(rf"plain {n}/2 \| T loss \d\.\d{{3}} accuracy +[\d.]+% \| V loss \d\.\d{{3}} accuracy +[\d.]+%", line) for n, line in enumerate(lines, 1))
+    assert all(
+        re.fullmatch(rf"plain {n}/2 \| T loss \d\.\d{{3}} accuracy +[\d.]+% \| V loss \d\.\d{{3}} accuracy +[\d.]+%", line)
+        for n, line in enumerate(lines, 1)
+    )
 
 
 def test_the_progress_bar_shows_epoch_mode_loss_and_accuracy(monkeypatch):

@@ -73,14 +73,16 @@ class Experiment:
         """Write the plot as NAME.png and NAME.pdf."""
         plots.save(figure, self.folder / name)
 
-    def save_result(self, run, history, **numbers):
-        """Write RUN.json: the history and other numbers, with all that is needed to know what they were measured on."""
+    def save_result(self, run, history=None, **numbers):
+        """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on."""
         record = {
             "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
-            "budget": self.budget, "epochs": len(history), "seed": self.seed, "device": self.device_name(),
+            "budget": self.budget, "seed": self.seed, "device": self.device_name(),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
-            **numbers, "history": vars(history),
+            **numbers,
         }  # fmt: skip
+        if history:
+            record |= {"epochs": len(history), "history": vars(history)}
         self._write(f"{run}.json", json.dumps(record, indent=1) + "\n")
 
     def _write(self, name, text):

@@ -74,6 +74,53 @@ def image_grid(images, labels=None, columns=8, title=None, colours=None):
     return figure
 
 
+def over_depth(depths, panels, ylabel, title):
+    """Lines over the number of layers, on a logarithmic scale; one panel beside the other. panels: {title: {name: values}}."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained")
+    for axis, (panel, lines) in zip(axes[0], panels.items(), strict=True):
+        for number, (name, values) in enumerate(lines.items()):
+            look = {"color": COLOURS[number], "linestyle": DASHES[number], "marker": MARKERS[number]}
+            axis.plot(depths, values, label=name, **look)
+        axis.set(title=panel, xlabel="layers", yscale="log", xticks=depths)
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].legend(frameon=False, handlelength=3)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def residual_blocks():
+    """A drawing of the residual block, with the identity and with a projection as shortcut (He et al. 2015, Figure 2)."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.6), layout="constrained")
+    drawings = (
+        ("The shape stays the same", "x: C channels, H × W", "3×3 convolution, C → C", None),
+        ("Stride 2, twice the channels", "x: C channels, H × W", "3×3 convolution, C → 2C, stride 2", "1×1 convolution\nC → 2C, stride 2"),
+    )
+    for axis, (title, start, first, projection) in zip(axes, drawings, strict=True):
+        axis.set(title=title, xlim=(-2.2, 3.6), ylim=(-7.4, 0.8))
+        axis.axis("off")
+        second = "3×3 convolution, 2C → 2C" if projection else first
+        end = "y: 2C channels, H/2 × W/2" if projection else "y: C channels, H × W"
+        arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+        steps = (first, "BN", "ReLU", second, "BN")
+        axis.text(0, 0.3, start, ha="center", va="bottom")
+        for number, step in enumerate(steps):
+            axis.annotate("", (0, -number - 0.2), (0, 0.25 - number), arrowprops=arrow)
+            box = {"boxstyle": "round,pad=0.35", "facecolor": "white" if "conv" in step else "#e8e8e8", "edgecolor": "black"}
+            axis.text(0, -number - 0.45, step, ha="center", va="center", bbox=box, fontsize=11)
+        axis.text(-1.9, -2.45, "F(x)", ha="center", va="center", fontsize=14, style="italic")
+        axis.annotate("", (0, -5.25), (0, -4.75), arrowprops=arrow)
+        axis.text(0, -5.5, "+", ha="center", va="center", fontsize=15, bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white"})
+        axis.plot([0, 2.4, 2.4], [0.1, 0.1, -5.5], color=COLOURS[1], linewidth=2.5, solid_joinstyle="round")
+        axis.annotate("", (0.3, -5.5), (2.43, -5.5), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": COLOURS[1]}
+        axis.text(2.4, -2.45, projection or "identity: x", ha="center", va="center", bbox=box, fontsize=11)
+        axis.annotate("", (0, -6.2), (0, -5.8), arrowprops=arrow)
+        axis.text(0, -6.45, "ReLU", ha="center", va="center", bbox=box | {"facecolor": "#e8e8e8", "edgecolor": "black"}, fontsize=11)
+        axis.annotate("", (0, -7.1), (0, -6.72), arrowprops=arrow)
+        axis.text(0, -7.15, end, ha="center", va="top")
+    return figure
+
+
 def save(figure, path):
     """Write figure as path.png and path.pdf, each under its final name only once it is whole."""
     for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):

@@ -43,6 +43,8 @@ def check(options):
     notebooks = [path for path in notebooks if path.name[:2] in options.only or not options.only]
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
+    if options.seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {options.seed}")
 
     import papermill  # from here on the imports cost seconds: a mistyped option was answered at once
 

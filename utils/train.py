@@ -89,16 +89,18 @@ def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label="")
     return loss_sum.item() / samples, correct.item() / samples
 
 
-def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, criterion=None, label=""):
+def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, criterion=None, label="", tensorboard=None):
     """Train for `epochs` passes over train_loader, evaluate on val_loader after each; returns the History.
 
     criterion: cross-entropy unless given. scheduler: stepped once a batch. label: name of the run in the printed lines.
+    tensorboard: folder to write scalars to, for `make tensorboard`; nothing is written without it.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     criterion = criterion or nn.CrossEntropyLoss()
     model.to(memory_format=torch.channels_last)  # pixels instead of planes: the faster order for convolutions
     history = History()
+    writer = summary_writer(tensorboard) if tensorboard else None
     for number in range(1, epochs + 1):
         start = time.perf_counter()
         here = f"{label} {number}/{epochs} ".lstrip()
@@ -106,4 +108,18 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
         val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
         history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
         print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
+        for name, series in vars(history).items() if writer else ():
+            writer.add_scalar(name, series[-1], number)
+    if writer:
+        writer.close()
     return history
+
+
+def summary_writer(folder):
+    """A TensorBoard writer, or None and a line that says why not."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # here, because it takes seconds to import
+    except ImportError:
+        print("NOTE: TensorBoard is not installed, so nothing is written for it; `pip install tensorboard` brings it.")
+        return None
+    return SummaryWriter(folder)

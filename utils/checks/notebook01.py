@@ -1,79 +1,16 @@
-"""What the answer to each exercise must satisfy.
-
-Every public function takes an answer, prints a list of ✓ and ✗ with a hint at each likely mistake, never raises, and
-returns whether all is well. The project's own networks are tested with the same functions.
-
-An exercise is written as a generator of (claim, holds, hint). The hint may be a dict {mistake recognised: hint}.
-"""
+"""Checks of notebook 01: the pipeline, the CNN, the epoch, batch normalisation, dropout."""
 
 import copy
-import functools
 import math
 
 import torch
 from PIL import Image
 from torch import nn
 
-
-def _exercise(likely_cause):
-    """Make a check from a generator function. likely_cause: the hint if the answer fails with an error."""
-
-    def decorate(claims):
-        def not_attempted():
-            print(f"{claims.__name__}: not attempted yet, the notebook goes on with the solution")
-            return False
-
-        @functools.wraps(claims)
-        def check(answer):
-            if answer is None:
-                return not_attempted()
-            lines, wrong = [], 0
-            with torch.random.fork_rng(devices=[]):  # whatever is drawn here must not shift the notebook's own draws
-                torch.manual_seed(0)
-                try:
-                    for claim, holds, hint in claims(answer):
-                        lines.append(f"  {'✓' if holds else '✗'} {claim}")
-                        if not holds:
-                            wrong += 1
-                            lines.append(f"      {hint}")
-                except NotImplementedError:
-                    return not_attempted()
-                except Exception as error:  # a learner's code may raise anything
-                    wrong += 1
-                    lines += ["  ✗ runs without an error", f"      {type(error).__name__}: {error}", f"      {likely_cause}"]
-            verdict = "all right, the notebook goes on with your answer" if not wrong else "the notebook goes on with the solution"
-            print(f"{claims.__name__}: {verdict}", *lines, sep="\n")
-            return not wrong
-
-        return check
-
-    return decorate
+from .framework import count_parameters, exercise, inputs
 
 
-def _inputs(model, kinds, x):
-    """Run model(x); returns the output and, for each module of these kinds in order of use, (module, its input)."""
-    seen = []
-    hooks = [
-        module.register_forward_hook(lambda module, args, _: seen.append((module, args[0].detach())))
-        for module in model.modules()
-        if isinstance(module, kinds)
-    ]
-    try:
-        with torch.no_grad():
-            return model(x), seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _parameters(model):
-    return sum(p.numel() for p in model.parameters())
-
-
-# ---- notebook 01 ----------------------------------------------------------------------------------------------------
-
-
-@_exercise("The transform is called with one PIL image and must return a tensor.")
+@exercise("The transform is called with one PIL image and must return a tensor.")
 def train_transform(transform):
     """transform: PIL image, RGB 32×32 -> float32 tensor (3, 32, 32): flip, ±15°, crop with padding 4, normalised to −1 … 1."""
 
@@ -163,7 +100,7 @@ def train_transform(transform):
 def _cnn_claims(cls, parameters):
     """What all variants of the CNN share. Yields claims; the last one says whether it makes sense to look further."""
     model, x = cls().eval(), torch.randn(4, 3, 32, 32)
-    logits, layers = _inputs(model, (nn.Conv2d, nn.Linear), x)
+    logits, layers = inputs(model, (nn.Conv2d, nn.Linear), x)
     yield "four images give logits of shape (4, 100)", tuple(logits.shape) == (4, 100), f"Found {tuple(logits.shape)}."
     convs = [(module, x) for module, x in layers if isinstance(module, nn.Conv2d)]
     linears = [(module, x) for module, x in layers if isinstance(module, nn.Linear)]
@@ -194,7 +131,7 @@ def _cnn_claims(cls, parameters):
         bool((logits < 0).any()) and not torch.allclose(logits.exp().sum(1), torch.ones(4), atol=1e-3),
         "Leave ReLU and softmax off the last layer: nn.CrossEntropyLoss applies log-softmax itself.",
     )
-    found = _parameters(model)
+    found = count_parameters(model)
     yield (
         f"{parameters:,} parameters",
         found == parameters,
@@ -207,13 +144,13 @@ def _cnn_claims(cls, parameters):
 CNN_CAUSE = "Follow the shape: 3×32×32 → 16×16×16 → 32×8×8 → 64×4×4 → 1024 → 512 → num_classes."
 
 
-@_exercise(CNN_CAUSE)
+@exercise(CNN_CAUSE)
 def cnn(cls):
     """cls(num_classes=100): the CNN of notebook 01, 599,684 parameters."""
     yield from _cnn_claims(cls, 599_684)
 
 
-@_exercise("It is called as epoch(model, loader, criterion, optimizer), and without the optimizer to evaluate.")
+@exercise("It is called as epoch(model, loader, criterion, optimizer), and without the optimizer to evaluate.")
 def epoch(function):
     """function(model, loader, criterion, optimizer=None) -> (mean loss per image, share of correct predictions)."""
 
@@ -324,11 +261,11 @@ def epoch(function):
     yield "a second training pass is in training mode again", all(t and g for t, g in modes), "Set the mode in every call."
 
 
-@_exercise(CNN_CAUSE)
+@exercise(CNN_CAUSE)
 def batch_norm(cls):
     """cls(num_classes=100): the CNN with a BatchNorm2d after each convolution's ReLU, 599,908 parameters."""
     model = cls().eval()
-    _, seen = _inputs(model, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm), torch.randn(4, 3, 32, 32))
+    _, seen = inputs(model, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm), torch.randn(4, 3, 32, 32))
     kinds = [type(module).__name__ for module, _ in seen]
     yield (
         "three BatchNorm2d layers",
@@ -351,20 +288,20 @@ def batch_norm(cls):
     yield from _cnn_claims(cls, 599_908)
 
 
-@_exercise(CNN_CAUSE)
+@exercise(CNN_CAUSE)
 def dropout(cls):
     """cls(num_classes=100): the CNN with dropout of probability 0.5 after the first linear layer, 599,684 parameters."""
     model, x = cls(), torch.randn(64, 3, 32, 32)
     model.eval()
-    calm, before = _inputs(model, nn.Linear, x)
-    again, _ = _inputs(model, nn.Linear, x)
+    calm, before = inputs(model, nn.Linear, x)
+    again, _ = inputs(model, nn.Linear, x)
     yield (
         "evaluation is the same every time",
         torch.equal(calm, again),
         "Dropout stays on in evaluation: use nn.Dropout, or pass training=self.training.",
     )
     model.train()
-    _, after = _inputs(model, nn.Linear, x)
+    _, after = inputs(model, nn.Linear, x)
     yield (
         "nothing is dropped before the first linear layer",
         torch.allclose(before[0][1], after[0][1]),
