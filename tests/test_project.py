@@ -139,7 +139,7 @@ def test_numbers_are_those_of_the_result_files(text):
     for shown, percent, source, key in found:
         value = result(text, source)
         for part in key.split("."):
-            value = value[part]
+            value = value[int(part)] if isinstance(value, list) else value[part]
         value *= 100 if percent else 1
         decimals = len(shown.partition(".")[2])
         assert abs(float(shown.replace(",", "")) - value) <= 0.5001 * 10**-decimals, f"{shown} is {value} in {source} {key}"
