@@ -23,7 +23,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all test lab bench refresh format lint clean
+.PHONY: help setup run-all test lab tensorboard bench refresh format lint clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -32,6 +32,7 @@ help:
 	@echo '               DEVICE=cpu|cuda|mps       (default: a CUDA GPU where there is one)'
 	@echo '               ONLY="01 03"  EPOCHS=3  SEED=1'
 	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
@@ -58,6 +59,9 @@ refresh: setup
 
 lab: setup
 	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb
+
+tensorboard: setup
+	$(py) -m tensorboard.main --logdir figures --host 127.0.0.1
 
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each.
 test: setup

@@ -1,5 +1,6 @@
 import io
 import re
+import sys
 import time
 
 import pytest
@@ -89,3 +90,24 @@ def test_a_device_that_is_not_there(name):
 
 def test_auto_device():
     assert train.device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_scalars_are_written_for_tensorboard_when_asked(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = nn.Linear(4, 3)
+    loader = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    history = train.fit(model, loader, loader, epochs=3, optimizer=optimizer, tensorboard=tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        assert [round(event.value, 5) for event in events.Scalars(name)] == [round(value, 5) for value in getattr(history, name)]
+
+
+def test_goes_on_without_tensorboard(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
+    model = nn.Linear(4, 3)
+    loader = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    assert len(train.fit(model, loader, loader, epochs=1, optimizer=optimizer, tensorboard=tmp_path)) == 1
+    assert "TensorBoard is not installed" in capsys.readouterr().out and not list(tmp_path.iterdir())

@@ -145,7 +145,8 @@ def store_outputs(notebook, path):
 
 def main(arguments=None):
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the kernel, leave nothing half-written
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background jobs with Ctrl-C switched off
+        signal.signal(number, signal.default_int_handler)
     try:
         notebooks = check(options)
     except (ValueError, OSError) as error:
