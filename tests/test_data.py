@@ -242,6 +242,13 @@ def test_folder_of_pictures(folder):
     assert data.load(str(folder), size=64).test.images.shape == (4, 3, 64, 64)
 
 
+def test_folder_is_found_from_the_project(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "ROOT", folder.parent)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert data.load("pictures").name == "pictures"
+
+
 def test_folder_with_parts(folder, tmp_path):
     for part in ("train", "val"):
         (tmp_path / "both").mkdir(exist_ok=True)

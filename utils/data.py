@@ -105,8 +105,9 @@ def load(name, root=ROOT / "data", *, like="cifar100", size=32, fallback=True):
                 raise FileNotFoundError(f"{reason}; connect to the internet, or use DATA=synthetic") from None
             print(f"NOTE: {reason}. Going on with SYNTHETIC images: the results say nothing about {name}.")
             return synthetic(name)
-    if Path(name).expanduser().is_dir():
-        return _read_folder(Path(name).expanduser(), size)
+    for folder in (Path(name).expanduser(), ROOT / name):  # a notebook runs in notebooks/, but a path is given from the project's folder
+        if folder.is_dir():
+            return _read_folder(folder, size)
     raise ValueError(f"no data set {name!r}: use {', '.join(KNOWN)}, synthetic, or the path of a folder of class folders")
 
 
