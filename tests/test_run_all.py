@@ -56,6 +56,9 @@ def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
     assert executed(project) == ["01_fails.failed.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
     whole = nbformat.read(run_all.EXECUTED / "04_works.ipynb", as_version=4)
     assert whole.cells[-1].outputs[0].data["text/plain"] == "('smoke', 7)"
+    project("01_fails.ipynb", "'mended'")
+    assert run_all.main(["--only", "01"]) == 0
+    assert executed(project) == ["01_fails.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
 
 
 def test_only_some(project, capsys):

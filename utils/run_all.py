@@ -94,6 +94,7 @@ def run(path, parameters, store=False):
     import papermill
 
     partial = EXECUTED / f".{path.stem}.{os.getpid()}.ipynb"
+    failed = EXECUTED / f"{path.stem}.failed.ipynb"
     started = []  # ids of the cells that were begun
     try:
         notebook = papermill.execute_notebook(
@@ -113,11 +114,12 @@ def run(path, parameters, store=False):
         raise
     if problem:
         if partial.exists():
-            os.replace(partial, EXECUTED / f"{path.stem}.failed.ipynb")
+            os.replace(partial, failed)
         ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
         where = f"cell {ids.index(started[-1]) + 1}" if started and started[-1] in ids else "before the first cell"
         return None, f"{where}: {problem}"
     os.replace(partial, EXECUTED / path.name)
+    failed.unlink(missing_ok=True)  # of an earlier run
     if store:
         store_outputs(notebook, path)
     printed = "".join(output.get("text", "") for cell in code for output in cell.outputs)
