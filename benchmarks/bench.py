@@ -97,7 +97,7 @@ def main():
     theirs, ours = models.CNN().to(DEVICE), models.CNN().to(DEVICE, memory_format=torch.channels_last)
     their_optimizer, our_optimizer = (torch.optim.AdamW(model.parameters()) for model in (theirs, ours))
 
-    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    name = train.device_name(DEVICE)
     print(f"{name}; torch {torch.__version__}; {IMAGES:,} images of 3×32×32, batches of {BATCH}, medians of {PAIRS} pairs\n")
     print(f"{'':22} {'textbook':>18}  {'shared':>18}  ratio")
     results = {

@@ -6,8 +6,6 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from . import data, plots, train
 
 BUDGETS = ("smoke", "quick", "full")
@@ -53,7 +51,7 @@ class Experiment:
             (self.folder / "writable").unlink()
         except OSError as error:
             raise OSError(f"cannot write to {self.folder.relative_to(data.ROOT)} ({error.strerror}): make it writable") from None
-        print(f"{self.title}, {self.budget} budget, seed {seed}, on {self.device_name()}")
+        print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
         print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
 
     def pick(self, smoke, quick, full):
@@ -64,11 +62,6 @@ class Experiment:
         """The EPOCHS parameter, or this budget's number."""
         return self._epochs or self.pick(smoke, quick, full)
 
-    def device_name(self):
-        if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type}, {torch.get_num_threads()} threads"
-
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
         plots.save(figure, self.folder / name)
@@ -77,7 +70,7 @@ class Experiment:
         """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on."""
         record = {
             "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
-            "budget": self.budget, "seed": self.seed, "device": self.device_name(),
+            "budget": self.budget, "seed": self.seed, "device": train.device_name(self.device),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
             **numbers,
         }  # fmt: skip

@@ -48,6 +48,11 @@ def device(name="auto"):
     return torch.device(name)
 
 
+def device_name(where):
+    """What a result says it was measured on: the GPU's name, or "cpu, 2 threads"."""
+    return torch.cuda.get_device_name(where) if where.type == "cuda" else f"{where.type}, {torch.get_num_threads()} threads"
+
+
 def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label=""):
     """One pass over `loader`: training with an optimizer, evaluation without. Returns (loss, accuracy) as floats.
 

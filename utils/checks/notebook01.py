@@ -98,7 +98,7 @@ def train_transform(transform):
 
 
 def _cnn_claims(cls, parameters):
-    """What all variants of the CNN share. Yields claims; the last one says whether it makes sense to look further."""
+    """What all variants of the CNN share; parameters: how many this one has."""
     model, x = cls().eval(), torch.randn(4, 3, 32, 32)
     logits, layers = inputs(model, (nn.Conv2d, nn.Linear), x)
     yield "four images give logits of shape (4, 100)", tuple(logits.shape) == (4, 100), f"Found {tuple(logits.shape)}."
