@@ -9,6 +9,8 @@ from torch import nn
 from utils import checks, models
 from utils.models import ResidualBlock
 
+make_stage = functools.partial(models.make_stage, ResidualBlock)
+
 
 def layer(shared=False, strides="first", count=0, channels=True, wrap=nn.Sequential, projections=False):
     """A make_layer with one thing done differently."""
@@ -42,7 +44,7 @@ def recursive(in_channels, out_channels, blocks, stride):
 
 
 RIGHT_LAYERS = {
-    "the shared one": models.make_layer,
+    "the shared one": make_stage,
     "as taught": layer(),
     "a module of its own": layer(wrap=lambda *blocks: Stage(blocks)),
     "recursive, BN on the projection": recursive,
@@ -73,7 +75,7 @@ class Net(nn.Module):
         self.c, self.n = nn.Conv2d(3, 32, **self.stem), nn.BatchNorm2d(32)
         widths = (32, 32, 64, 128)
         self.s = nn.ModuleList(
-            models.make_layer(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False)
+            make_stage(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False)
         )
         self.out = nn.Linear(128, self.classes or num_classes)
 
@@ -129,9 +131,9 @@ def as_sequential(num_classes=10):
         nn.Conv2d(3, 32, 7, 2, 3, bias=False),
         nn.BatchNorm2d(32),
         nn.ReLU(inplace=True),
-        *models.make_layer(32, 32, 6, 1),
-        *models.make_layer(32, 64, 6, 2),
-        *models.make_layer(64, 128, 12, 2),
+        *make_stage(32, 32, 6, 1),
+        *make_stage(32, 64, 6, 2),
+        *make_stage(64, 128, 12, 2),
         nn.AdaptiveAvgPool2d((1, 1)),
         nn.Flatten(),
         nn.Linear(128, num_classes),
