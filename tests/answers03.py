@@ -74,9 +74,7 @@ class Net(nn.Module):
         super().__init__()
         self.c, self.n = nn.Conv2d(3, 32, **self.stem), nn.BatchNorm2d(32)
         widths = (32, 32, 64, 128)
-        self.s = nn.ModuleList(
-            make_stage(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False)
-        )
+        self.s = nn.ModuleList(make_stage(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False))
         self.out = nn.Linear(128, self.classes or num_classes)
 
     def start(self, x):

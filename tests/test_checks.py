@@ -6,12 +6,14 @@ The answers stand in answers01.py and so on, one file for each notebook: EXERCIS
 import answers01
 import answers02
 import answers03
+import answers04
+import answers05
 import pytest
 import torch
 
 from utils import checks, models
 
-EXERCISES = answers01.EXERCISES | answers02.EXERCISES | answers03.EXERCISES
+EXERCISES = answers01.EXERCISES | answers02.EXERCISES | answers03.EXERCISES | answers04.EXERCISES | answers05.EXERCISES
 
 
 @pytest.mark.parametrize(("check", "name"), [(check, name) for check, (right, _) in EXERCISES.items() for name in right])

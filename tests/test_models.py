@@ -1,12 +1,15 @@
 """The networks in utils are those that the notebooks build."""
 
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
 from utils import checks, models
@@ -107,4 +110,169 @@ def test_resnet25():
     for size in (32, 33, 96):
         assert models.resnet25(stem="cifar", in_channels=1)(torch.zeros(2, 1, size, size)).shape == (2, 10)
     with pytest.raises(ValueError, match="stem must be"):
-        models.resnet25(stem="7x7")
+        models.resnet25(stem="3x3")
+
+
+# ---- notebook 04: the family ----------------------------------------------------------------------------------------
+
+FAMILY = {  # depth: parameters and multiply-accumulates at 224×224, both with 1,000 classes
+    18: (11_689_512, 1_814_073_344),
+    34: (21_797_672, 3_663_761_408),
+    50: (25_557_032, 4_089_184_256),
+    101: (44_549_160, 7_801_405_440),
+    152: (60_192_808, 11_513_626_624),
+}
+
+
+@pytest.mark.parametrize("depth", FAMILY)
+def test_family_is_torchvisions(depth):
+    ours, theirs = models.resnet(depth), getattr(torchvision.models, f"resnet{depth}")()
+    assert (count(ours), models.macs(ours, (3, 224, 224))) == FAMILY[depth]
+    same_network(ours, theirs, torch.randn(4, 3, 64, 64))
+
+
+def test_table_1_by_hand():
+    """Parameters of ResNet-50, counted from the table and not from any code: weights of convolutions, two numbers for each BN channel."""
+    total, channels = 3 * 64 * 49 + 2 * 64, 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for number in range(blocks):
+            total += channels * width + width * width * 9 + width * 4 * width + 2 * (width + width + 4 * width)
+            total += channels * 4 * width + 2 * 4 * width if number == 0 else 0
+            channels = 4 * width
+    assert total + 2048 * 1000 + 1000 == FAMILY[50][0]
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(18, 11_220_132), (34, 21_328_292), (50, 23_705_252)])
+def test_cifar_stem(depth, parameters):
+    model = models.resnet(depth, num_classes=100, stem="cifar").eval()
+    assert count(model) == parameters
+    assert model.stem(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+
+
+def test_family_takes_any_image_and_refuses_other_depths():
+    assert models.resnet101()(torch.zeros(4, 3, 224, 224)).shape == (4, 1000)
+    for size in (64, 96, 225):
+        assert models.resnet18(7, in_channels=1).eval()(torch.zeros(1, 1, size, size)).shape == (1, 7)
+    with pytest.raises(ValueError, match="no ResNet-20 in Table 1: use 18, 34"):
+        models.resnet(20)
+    with pytest.raises(ValueError, match="5 stages"):
+        models.ResNet(models.BasicBlock, [1, 1, 1, 1, 1])
+
+
+def test_notebook_04_builds_the_same_networks():
+    scope = solutions(
+        "04_resnet_family.ipynb", "imports", "basic-solution", "bottleneck-solution", "stage-solution", "table-1", "resnet-solution"
+    )
+    for depth, options in ((18, {"num_classes": 10}), (50, {"num_classes": 7, "in_channels": 1, "stem": "cifar"})):
+        theirs, x = scope["build"](depth, **options), torch.randn(4, options.get("in_channels", 3), 40, 40)
+        same_network(theirs, models.resnet(depth, **options), x)
+
+
+def test_resizing_happens_a_batch_at_a_time():
+    """60,000 images of 224×224 would be 12 GB as floats; the loader's memory grows by less than 0.5 GB."""
+    code = """
+import resource, torch
+from utils import data
+split = data.Split(torch.zeros(60_000, 1, 28, 28, dtype=torch.uint8), torch.zeros(60_000, dtype=torch.int64))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for number, (images, labels) in enumerate(data.BatchLoader(split, 64, data.Augment(), shuffle=True, size=224)):
+    assert images.shape == (64, 1, 224, 224)
+    if number == 5:
+        break
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = subprocess.run([sys.executable, "-c", code], cwd=NOTEBOOKS.parent, capture_output=True, text=True, check=True).stdout
+    assert int(grown) * (1 if sys.platform == "darwin" else 1024) < 500e6
+
+
+# ---- notebook 05: pre-activation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", FAMILY)
+def test_version_2_has_the_parameters_of_version_1_but_for_the_batch_norms(depth):
+    def convolutions(model):
+        return sorted(m.weight.shape for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+
+    ours = models.resnet(depth, preactivated=True)
+    assert convolutions(ours) == convolutions(models.resnet(depth))
+    layers, wide = models.TABLE_1[depth], depth >= 50
+    norms, channels = 0, 64
+    for width, blocks in zip((64, 128, 256, 512), layers, strict=True):
+        for _ in range(blocks):
+            norms += channels + width * (2 if wide else 1)
+            channels = width * (4 if wide else 1)
+    norms += channels  # the last one, before the pooling
+    assert sum(m.num_features for m in ours.modules() if isinstance(m, nn.BatchNorm2d)) == norms
+
+
+def used(model, x):
+    """The leaf modules in the order in which they are used, with their input and output."""
+    calls, hooks = [], []
+    for module in model.modules():
+        if not list(module.children()):
+            hooks.append(module.register_forward_hook(lambda m, given, out: calls.append((m, given[0], out))))
+    out = model(x)
+    for hook in hooks:
+        hook.remove()
+    return calls, out
+
+
+@pytest.mark.parametrize(
+    "model",
+    [models.preact_resnet18(10), models.preact_resnet50(10), models.cifar_resnet(20, "v2"), models.cifar_resnet(29, "v2", bottleneck=True)],
+    ids=["18", "50", "20", "29"],
+)
+def test_version_2_is_pre_activated(model):
+    calls, _ = used(model.eval(), torch.randn(2, 3, 64, 64))
+    kinds = [type(m).__name__ for m, _, _ in calls]
+    assert kinds[-5:] == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]  # BN and ReLU before the pooling
+    assert "BatchNorm2d" not in kinds[: 1 + ("MaxPool2d" in kinds)]  # none behind the stem: the first block brings it
+    blocks = [m for m in model.modules() if isinstance(m, (models.PreActBlock, models.PreActBottleneck))]
+    for block in blocks:
+        x = torch.randn(2, block.bn1.num_features, 8, 8)
+        inside, out = used(block, x)
+        convs = [(m, given, result) for m, given, result in inside if isinstance(m, nn.Conv2d)]
+        main = [c for c in convs if c[0] is not block.shortcut]
+        active = F.relu(block.bn1(x))
+        torch.testing.assert_close(main[0][1], active)
+        if isinstance(block.shortcut, nn.Conv2d):  # the first BN and ReLU are shared by both paths
+            side = next(c for c in convs if c[0] is block.shortcut)
+            torch.testing.assert_close(side[1], active)
+            torch.testing.assert_close(out, main[-1][2] + side[2])
+        else:
+            torch.testing.assert_close(out, main[-1][2] + block.shortcut(x))  # nothing after the addition
+        assert out.min() < 0
+
+
+@pytest.mark.parametrize(
+    ("depth", "bottleneck", "v1", "v2"),
+    [
+        (20, False, 269_722, 269_722),
+        (32, False, 464_154, 464_154),
+        (56, False, 853_018, 853_018),
+        (110, False, 1_727_962, 1_727_962),
+        (164, True, 1_704_154, 1_703_258),
+    ],
+)
+def test_cifar_networks(depth, bottleneck, v1, v2):
+    for kind, parameters in (("v1", v1), ("v2", v2)):
+        model = models.cifar_resnet(depth, kind, bottleneck=bottleneck)
+        assert count(model) == parameters
+        assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) + 1 == depth + 3 * bottleneck
+    assert model.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_cifar_networks_refuse():
+    with pytest.raises(ValueError, match=r"6n \+ 2 layers, got 21"):
+        models.cifar_resnet(21)
+    with pytest.raises(ValueError, match=r"9n \+ 2 layers, got 112"):
+        models.cifar_resnet(112, bottleneck=True)
+    with pytest.raises(ValueError, match="kind must be"):
+        models.cifar_resnet(20, "v3")
+
+
+def test_notebook_05_builds_the_same_blocks():
+    scope = solutions("05_preactivation.ipynb", "imports", "block-solution", "bottleneck-solution")
+    for name, right in (("PreActBlock", models.PreActBlock), ("PreActBottleneck", models.PreActBottleneck)):
+        for arguments in ((32, 32), (32, 64, 2), (32, 8), (16, 32)):
+            same_network(scope[name](*arguments), right(*arguments), torch.randn(4, arguments[0], 9, 9))

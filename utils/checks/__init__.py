@@ -7,5 +7,10 @@ well. The project's own networks are tested with the same functions.
 from .notebook01 import batch_norm, cnn, dropout, epoch, train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
+from .notebook04 import basic_block, bottleneck, make_stage, resnet
+from .notebook05 import preact_block, preact_bottleneck
 
-__all__ = ["batch_norm", "cnn", "dropout", "epoch", "make_layer", "residual_block", "resnet25", "train_transform", "zero_padding"]
+__all__ = [
+    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "make_layer", "make_stage", "preact_block",
+    "preact_bottleneck", "residual_block", "resnet", "resnet25", "train_transform", "zero_padding",
+]  # fmt: skip
