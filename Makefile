@@ -5,10 +5,11 @@ DEVICE ?= auto
 ONLY ?=
 EPOCHS ?=
 SEED ?= 0
+FRESH ?=
 PYTHON ?= python3
 
 # A mistyped option (BUGET=smoke) must not be ignored.
-known := BUDGET DATA DEVICE ONLY EPOCHS SEED PYTHON
+known := BUDGET DATA DEVICE ONLY EPOCHS SEED FRESH PYTHON
 given := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 unknown := $(filter-out $(known),$(given))
 ifneq ($(unknown),)
@@ -20,10 +21,10 @@ unexport JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
 py := .venv/bin/python
-options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY))
+options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all test lab tensorboard bench refresh format lint clean
+.PHONY: help setup run-all status test lab tensorboard bench refresh format lint clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -31,6 +32,8 @@ help:
 	@echo '               DATA=...                  cifar100, cifar10, fashionmnist, synthetic or a folder of class folders'
 	@echo '               DEVICE=cpu|cuda|mps       (default: a CUDA GPU where there is one)'
 	@echo '               ONLY="01 03"  EPOCHS=3  SEED=1'
+	@echo '               FRESH=1                   run again what is unchanged, and from the first epoch'
+	@echo 'make status    which results come from older code'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
@@ -53,6 +56,9 @@ setup: .venv/installed
 
 run-all: setup
 	@$(py) -m utils.run_all $(options)
+
+status: setup
+	@$(py) -m utils.provenance
 
 refresh: setup
 	@$(py) -m utils.run_all $(options) --store
@@ -77,5 +83,5 @@ lint: setup
 	$(py) -m ruff check . && $(py) -m ruff format --check .
 
 clean:
-	rm -rf .venv figures/notebooks *.egg-info .pytest_cache .ruff_cache figures/*/*-*/
+	rm -rf .venv figures/notebooks figures/checkpoints *.egg-info .pytest_cache .ruff_cache figures/*/*-*/
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -161,7 +161,14 @@ def test_family_takes_any_image_and_refuses_other_depths():
 
 def test_notebook_04_builds_the_same_networks():
     scope = solutions(
-        "04_resnet_family.ipynb", "imports", "basic-solution", "bottleneck-solution", "stage-solution", "table-1", "resnet-solution"
+        "04_resnet_family.ipynb",
+        "imports",
+        "basic-solution",
+        "bottleneck-solution",
+        "stage-solution",
+        "table-1",
+        "resnet-solution",
+        "resnet-build",
     )
     for depth, options in ((18, {"num_classes": 10}), (50, {"num_classes": 7, "in_channels": 1, "stem": "cifar"})):
         theirs, x = scope["build"](depth, **options), torch.randn(4, options.get("in_channels", 3), 40, 40)

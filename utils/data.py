@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .checkpoint import digest
 from .synthetic import make
 
 ROOT = Path(__file__).resolve().parents[1]  # the project's folder, wherever a notebook was started
@@ -297,6 +298,13 @@ class BatchLoader:
 
     def __len__(self):
         return math.ceil(len(self.split) / self.batch_size)
+
+    def settings(self):
+        """What the batches depend on, as plain values."""
+        return {
+            "data": digest(self.split.images, self.split.labels), "images": len(self.split), "batch size": self.batch_size,
+            "augmentation": repr(self.augment), "shuffle": self.shuffle, "seed": self.seed, "size": self.size,
+        }  # fmt: skip
 
     def __iter__(self):
         n, rng = len(self.split), np.random.default_rng([self.seed, self.epoch])

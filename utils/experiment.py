@@ -2,11 +2,10 @@
 
 import json
 import os
-import platform
-from importlib.metadata import version
+import re
 from pathlib import Path
 
-from . import data, plots, train
+from . import data, plots, provenance, train
 
 BUDGETS = ("smoke", "quick", "full")
 FIGURES = data.ROOT / "figures"
@@ -62,6 +61,11 @@ class Experiment:
         """The EPOCHS parameter, or this budget's number."""
         return self._epochs or self.pick(smoke, quick, full)
 
+    def checkpoint(self, run):
+        """Where `fit` keeps the state of this run until the notebook has ended; None (nowhere) unless `make run-all` runs it."""
+        mark = os.environ.get("RESNET_FINGERPRINT")
+        return FIGURES / "checkpoints" / f"{self.name}-{mark}" / f"{_file_name(run)}.pt" if mark else None
+
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
         plots.save(figure, self.folder / name)
@@ -71,14 +75,21 @@ class Experiment:
         record = {
             "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
             "budget": self.budget, "seed": self.seed, "device": train.device_name(self.device),
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")},
-            **numbers,
+            "versions": provenance.versions(), "source": self._source(), **numbers,
         }  # fmt: skip
         if history:
             record |= {"epochs": len(history), "history": vars(history)}
-        self._write(f"{run}.json", json.dumps(record, indent=1) + "\n")
+        self._write(f"{_file_name(run)}.json", json.dumps(record, indent=1) + "\n")
+
+    def _source(self):
+        notebook = data.ROOT / "notebooks" / f"{self.name}.ipynb"
+        return provenance.source(notebook) if notebook.exists() else None
 
     def _write(self, name, text):
         partial = Path(self.folder, f".{name}.partial")
         partial.write_text(text)
         os.replace(partial, self.folder / name)
+
+
+def _file_name(run):
+    return re.sub(r"[^\w.-]+", "_", run)

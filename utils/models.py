@@ -1,5 +1,6 @@
 """The finished networks that later notebooks build on; each is built by hand in its own notebook first."""
 
+import copy
 from functools import partial
 
 import torch
@@ -274,11 +275,9 @@ def macs(model, shape):
     def count(layer, inputs, output):
         counts.append(layer.weight.numel() * output[0, 0].numel())  # each weight is used once at each position of the output
 
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    was_training = model.training
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
+    model = copy.deepcopy(model).to("meta").eval()  # a device that knows shapes and computes nothing
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, *shape, device="meta"))
     return sum(counts)

@@ -20,21 +20,26 @@ plt.rcParams.update({
 def curves(runs, title, gap=False):
     """Loss and accuracy by epoch of several runs on one plot, training thin and validation thick.
 
-    runs: {name: history}, a history being an object or a dict with train_loss, train_accuracy, val_loss, val_accuracy.
+    runs: {name: history}, a history being an object or a dict with train_loss, train_accuracy, val_loss, val_accuracy; or
+    {name: list of histories}, one for each seed: the line is their mean, the band reaches from the lowest to the highest.
     title: should name the data set and the budget. gap: add a panel with training minus validation accuracy.
     """
-    runs = {name: history if isinstance(history, dict) else vars(history) for name, history in runs.items()}
     panels = 3 if gap else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.5 * panels, 4.6), layout="constrained")
-    for number, (name, history) in enumerate(runs.items()):
+    for number, (name, histories) in enumerate(runs.items()):
+        histories = [h if isinstance(h, dict) else vars(h) for h in (histories if isinstance(histories, list) else [histories])]
+        seeds = {key: np.array([history[key] for history in histories]) for key in histories[0]}  # each (seeds, epochs)
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
-        epochs = np.arange(1, len(history["val_loss"]) + 1)
+        epochs = np.arange(1, seeds["val_loss"].shape[1] + 1)
+        marks = {"marker": MARKERS[number % len(MARKERS)], "markevery": max(1, len(epochs) // 8), "markersize": 6}
         for axis, what, scale in ((axes[0], "loss", 1), (axes[1], "accuracy", 100)):
-            axis.plot(epochs, np.multiply(history[f"train_{what}"], scale), **look, linewidth=1, alpha=0.6)
-            marks = {"marker": MARKERS[number % len(MARKERS)], "markevery": max(1, len(epochs) // 8), "markersize": 6}
-            axis.plot(epochs, np.multiply(history[f"val_{what}"], scale), **look, **marks, label=name)
+            validation = scale * seeds[f"val_{what}"]
+            axis.plot(epochs, scale * seeds[f"train_{what}"].mean(0), **look, linewidth=1, alpha=0.6)
+            axis.plot(epochs, validation.mean(0), **look, **marks, label=name)
+            if len(histories) > 1:
+                axis.fill_between(epochs, validation.min(0), validation.max(0), color=look["color"], alpha=0.15, linewidth=0)
         if gap:
-            difference = 100 * np.subtract(history["train_accuracy"], history["val_accuracy"])
+            difference = 100 * (seeds["train_accuracy"] - seeds["val_accuracy"]).mean(0)
             axes[2].plot(epochs, difference, **look, **marks, label=name)
     axes[0].set(title="Loss", ylabel="cross-entropy per image")
     axes[1].set(title="Accuracy", ylabel="% of images")
@@ -74,14 +79,17 @@ def image_grid(images, labels=None, columns=8, title=None, colours=None):
     return figure
 
 
-def over_depth(depths, panels, ylabel, title):
+def over_depth(depths, panels, ylabel, title, xlabel="layers"):
     """Lines over the number of layers, on a logarithmic scale; one panel beside the other. panels: {title: {name: values}}."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=True, squeeze=False, layout="constrained")
+    few = len(depths) < 10  # each has a marker and a tick, and the panels can be compared
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=few, squeeze=False, layout="constrained")
     for axis, (panel, lines) in zip(axes[0], panels.items(), strict=True):
         for number, (name, values) in enumerate(lines.items()):
-            look = {"color": COLOURS[number], "linestyle": DASHES[number], "marker": MARKERS[number]}
-            axis.plot(depths, values, label=name, **look)
-        axis.set(title=panel, xlabel="layers", yscale="log", xticks=depths)
+            look = {"color": COLOURS[number], "linestyle": DASHES[number]}
+            axis.plot(depths, values, label=name, marker=MARKERS[number], markevery=1 if few else 6, **look)
+        axis.set(title=panel, xlabel=xlabel, yscale="log")
+        if few:
+            axis.set_xticks(depths)
     axes[0, 0].set_ylabel(ylabel)
     axes[0, 0].legend(frameon=False, handlelength=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)

@@ -1,18 +1,27 @@
 """Run the notebooks with papermill, one after the other; what `make run-all` calls.
 
-    python -m utils.run_all [--budget quick] [--data cifar10] [--device cuda] [--epochs 3] [--seed 1] [--only 01 03] [--store]
+    python -m utils.run_all [--budget quick] [--data cifar10] [--device cuda] [--epochs 3] [--seed 1] [--only 01 03] [--store] [--fresh]
 
-The executed copies are kept in figures/notebooks/; --store also writes their outputs back into notebooks/. Exit status: 0 if
-every notebook ran to its last cell, 1 if one did not, 2 if the call makes no sense, 130 after Ctrl-C.
+The executed copies are kept in figures/notebooks/; --store also writes their outputs back into notebooks/. A notebook that ran to
+its end is not run again while its code, parameters, data and versions are the same, and one that was killed goes on behind the
+last epoch it finished; --fresh starts over. Exit status: 0 if every notebook ran to its last cell, 1 if one did not, 2 if the
+call makes no sense, 130 after Ctrl-C.
 """
 
 import argparse
+import contextlib
+import fcntl
+import json
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from . import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -30,6 +39,7 @@ def parse(arguments):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NN", default=[], help="numbers of notebooks")
     parser.add_argument("--store", action="store_true", help="write the outputs back into notebooks/")
+    parser.add_argument("--fresh", action="store_true", help="run again what is unchanged, and from its first epoch")
     return parser.parse_args(arguments)
 
 
@@ -90,7 +100,6 @@ def run(path, parameters, store=False):
 
     The executed copy appears in figures/notebooks/ when it is whole; that of a failed run as NAME.failed.ipynb.
     """
-    import nbformat
     import papermill
 
     partial = EXECUTED / f".{path.stem}.{os.getpid()}.ipynb"
@@ -115,7 +124,7 @@ def run(path, parameters, store=False):
     if problem:
         if partial.exists():
             os.replace(partial, failed)
-        ids = [cell.id for cell in nbformat.read(path, as_version=4).cells]
+        ids = [cell.id for cell in read(path).cells]
         where = f"cell {ids.index(started[-1]) + 1}" if started and started[-1] in ids else "before the first cell"
         return None, f"{where}: {problem}"
     os.replace(partial, EXECUTED / path.name)
@@ -125,6 +134,61 @@ def run(path, parameters, store=False):
     printed = "".join(output.get("text", "") for cell in code for output in cell.outputs)
     results = re.findall(f"^{MAIN_RESULT}(.*)$", printed, re.MULTILINE)
     return results[-1] if results else "", None
+
+
+def finished(path, mark):
+    """The main result of an earlier run with this fingerprint, if all that it wrote is still there; else None."""
+    try:
+        record = json.loads((EXECUTED / f"{path.stem}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    whole = record.get("fingerprint") == mark and all((ROOT / name).exists() for name in record["written"])
+    return record["result"] if whole else None
+
+
+def remember(path, mark, result, start):
+    """Note what an ended run wrote, and clear away its checkpoints. start: when it began, as time.time()."""
+    folder, executed = EXECUTED.parent / path.stem, EXECUTED / path.name
+    written = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_mtime >= start]
+    names = [str(file.relative_to(ROOT)) for file in [executed, *sorted(written)]]
+    partial = EXECUTED / f".{path.stem}.{os.getpid()}.json"
+    partial.write_text(json.dumps({"fingerprint": mark, "result": result, "written": names}, indent=1) + "\n")
+    os.replace(partial, EXECUTED / f"{path.stem}.json")
+    shutil.rmtree(checkpoints(path, mark), ignore_errors=True)
+
+
+def checkpoints(path, mark):
+    return EXECUTED.parent / "checkpoints" / f"{path.stem}-{mark}"
+
+
+@contextlib.contextmanager
+def alone(mark):
+    """Yields whether no other process is at the same run."""
+    place = provenance._short([str(ROOT), mark, os.getuid()])
+    with open(Path(tempfile.gettempdir(), f"learn-resnets-{place}.lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def run_once(path, parameters, mark, options):
+    """As run, unless another process is at the same run."""
+    with alone(mark) as free:
+        if not free:
+            return None, "another run-all is at this notebook with the same options: wait for its end"
+        if options.fresh:
+            shutil.rmtree(checkpoints(path, mark), ignore_errors=True)
+        os.environ["RESNET_FINGERPRINT"] = mark  # for the notebook's checkpoints
+        return run(path, parameters, options.store)
+
+
+def read(path):
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
 
 
 def store_outputs(notebook, path):
@@ -161,14 +225,25 @@ def main(arguments=None):
     table = [("notebook", "status", "time", "main result")]
     for path in notebooks:
         print(f"\n=== {path.stem} ===", flush=True)
-        start = time.monotonic()
-        try:
-            result, problem = run(path, parameters, options.store)
-        except KeyboardInterrupt:
-            print(f"\nrun-all: interrupted in {path.relative_to(ROOT)}; its earlier results are untouched", file=sys.stderr)
-            return 130
-        minutes, seconds = divmod(round(time.monotonic() - start), 60)
-        table.append((path.stem, "FAILED" if problem else "ok", f"{minutes}:{seconds:02d} min", (problem or result).partition("\n")[0]))
+        start, status = time.time(), "ok"
+        mark = provenance.fingerprint(path, parameters)
+        result, problem = None if options.fresh else finished(path, mark), None
+        if result is not None:
+            status = "ok, kept"
+            print("unchanged since it last ran to its end: not run again")
+            if options.store:
+                store_outputs(read(EXECUTED / path.name), path)
+        else:
+            try:
+                result, problem = run_once(path, parameters, mark, options)
+            except KeyboardInterrupt:
+                print(f"\nrun-all: interrupted in {path.relative_to(ROOT)}; its earlier results are untouched", file=sys.stderr)
+                return 130
+            status = "FAILED" if problem else "ok"
+            if not problem:
+                remember(path, mark, result, start)
+        minutes, seconds = divmod(round(time.time() - start), 60)
+        table.append((path.stem, status, f"{minutes}:{seconds:02d} min", (problem or result).partition("\n")[0]))
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     print()
     for name, status, spent, result in table:

@@ -1,0 +1,239 @@
+"""Training that was stopped goes on as if nothing had happened, and nothing wrong is believed."""
+
+import errno
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils import checkpoint, data, models, train
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import kill  # noqa: E402
+
+EPOCHS = 4
+
+
+class Stop(Exception):
+    pass
+
+
+class StopsAt:
+    """A loader that raises at a given batch of a given epoch."""
+
+    def __init__(self, loader, epoch, batch):
+        self.loader, self.at = loader, (epoch, batch)
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def __setattr__(self, name, value):
+        if name == "epoch":
+            self.loader.epoch = value
+        else:
+            super().__setattr__(name, value)
+
+    def __iter__(self):
+        for number, batch in enumerate(self.loader):
+            if (self.loader.epoch, number) == self.at:
+                raise Stop
+            yield batch
+
+
+def run(path, stop=None, *, epochs=EPOCHS, lr=0.05, batch_size=32, seed=0, model=None, images=200, nesterov=False, augment=None):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    dataset = data.synthetic("cifar10", train=images, test=50)
+    loader = data.BatchLoader(dataset.train, batch_size, augment or data.Augment(), shuffle=True, seed=seed)
+    model = model or models.CNN(10, batch_norm="after", dropout=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=nesterov)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=len(loader) * epochs)
+    history = train.fit(
+        model, StopsAt(loader, *stop) if stop else loader, data.BatchLoader(dataset.test, 50), epochs=epochs, optimizer=optimizer,
+        scheduler=scheduler, checkpoint=path,
+    )  # fmt: skip
+    return model, history, torch.rand(1), np.random.rand()
+
+
+def same(one, two):
+    (a, ha, *da), (b, hb, *db) = one, two
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    numbers = [[s for name, s in vars(h).items() if name != "seconds"] for h in (ha, hb)]
+    assert numbers[0] == numbers[1] and da == db
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.pt"
+
+
+@pytest.mark.parametrize("stops", [[(1, 3)], [(2, 0)], [(4, 6)], [(1, 0), (2, 2), (3, 5), (4, 1)]])
+def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(path, stops, capsys):
+    whole = run(None)
+    for stop in stops:
+        with pytest.raises(Stop):
+            run(path, stop)
+    capsys.readouterr()
+    same(whole, run(path))
+    lines = [line.rsplit("\r")[-1] for line in capsys.readouterr().out.strip().split("\n")]
+    done = stops[-1][0] - 1
+    assert len([line for line in lines if " | T loss" in line]) == EPOCHS - done  # the epochs that had ended are not trained again
+    assert not done or f"goes on behind epoch {done}, from its checkpoint" in lines[0]
+
+
+def test_a_whole_run_is_not_trained_again(path):
+    whole = run(path)
+    same(whole, run(path, stop=(EPOCHS + 1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 5}, "epochs is 4 there and 5 here"),
+        ({"lr": 0.1}, "optimizer lr is 0.002"),
+        ({"nesterov": True}, "optimizer nesterov is False there and True here"),
+        ({"batch_size": 50}, "training batch size is 32 there and 50 here"),
+        ({"seed": 1}, "training seed is 0 there and 1 here"),
+        ({"images": 201}, "training data is "),
+        ({"augment": data.Augment(rotate=5)}, "training augmentation is "),
+        ({"model": models.CNN(10, dropout=0.4, batch_norm="after")}, "model is 'CNN with "),
+        ({"model": models.CNN(10)}, "model is 'CNN with "),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_in_one_line(path, options, message):
+    with pytest.raises(Stop):
+        run(path, (3, 0))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run\.pt is of another run: ") as error:
+        run(path, **options)
+    assert message in str(error.value) and "\n" not in str(error.value) and "Delete it" in str(error.value)
+    assert path.read_bytes() == before
+
+
+DAMAGES = {
+    "cut short": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "one bit": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "something else": lambda content: b"PK\x03\x04 not a checkpoint",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(path, damage, capsys):
+    whole = run(None)
+    with pytest.raises(Stop):
+        run(path, (4, 0))
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    capsys.readouterr()
+    same(whole, run(path))
+    out = capsys.readouterr().out
+    assert "WARNING: the checkpoint run.pt is damaged" in out and "goes on behind epoch 2" in out
+    assert path.with_name("run.pt.damaged").exists()
+
+
+def test_with_both_damaged_training_starts_over(path):
+    whole = run(None)
+    with pytest.raises(Stop):
+        run(path, (4, 0))
+    for file in (path, path.with_name("run.pt.previous")):
+        file.write_bytes(b"nothing")
+    same(whole, run(path))
+
+
+def test_nothing_unverified_is_unpickled(path, monkeypatch):
+    with pytest.raises(Stop):
+        run(path, (2, 0))
+    path.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("read before it was verified"))
+    assert checkpoint.load(path, {}) is None
+
+
+def test_only_weights_are_unpickled(path):
+    checkpoint.save(path, {}, {"evil": Stop})  # any class of its own
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        checkpoint.load(path, {})
+
+
+def test_a_full_disk_stops_nothing_and_keeps_what_is_whole(path, monkeypatch, capsys):
+    whole = run(None)
+    with pytest.raises(Stop):
+        run(path, (3, 0))
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    same(whole, run(path))
+    assert "WARNING: no checkpoint written (No space left on device); the training goes on" in capsys.readouterr().out
+    assert path.read_bytes() == before and not list(path.parent.glob("*.partial"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(path, capsys):
+    torch.manual_seed(0)
+    images, spoilt = [(torch.randn(8, 4), torch.arange(8) % 3) for _ in range(5)], torch.full((8, 4), float("inf"))
+
+    class Spoilt(list):
+        epoch = 0
+
+        def __iter__(self):
+            self.epoch += 1
+            for number, (x, labels) in enumerate(super().__iter__()):
+                yield (spoilt if (self.epoch, number) == (3, 3) else x), labels
+
+    def fit(loader):
+        model = nn.Linear(4, 3)
+        return train.fit(
+            model, loader, images, epochs=4, optimizer=torch.optim.SGD(model.parameters(), 0.25), label="wild", checkpoint=path
+        )
+
+    with pytest.raises(FloatingPointError) as error:
+        fit(Spoilt(images))
+    assert str(error.value) == "wild 3/4: the loss is NaN or infinite from batch 4 of 5 on, at learning rate 0.25: lower it"
+    sound = Spoilt(images)
+    sound.epoch = 10
+    capsys.readouterr()
+    spoilt.zero_()
+    assert len(fit(sound)) == 4 and "wild goes on behind epoch 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_out_of_memory_says_which_batch_size_to_try(message):
+    class Large(nn.Linear):
+        def forward(self, x):
+            raise RuntimeError(message)
+
+    with pytest.raises(MemoryError, match="out of memory with a batch of 8 images: try a batch size of 4"):
+        train.epoch(Large(4, 3), [(torch.randn(8, 4), torch.arange(8) % 3)], nn.CrossEntropyLoss())
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train.epoch(nn.Linear(5, 3), [(torch.randn(8, 4), torch.arange(8) % 3)], nn.CrossEntropyLoss())
+
+
+def test_killed_for_real(capsys):
+    """The short version of benchmarks/kill.py."""
+    assert kill.main(["--training", "3", "--run-all", "0"]) == 0
+    assert "killed 3 times" in capsys.readouterr().out
+
+
+def test_digest_names_content():
+    a = torch.arange(6).view(2, 3)
+    assert checkpoint.digest(a) == checkpoint.digest(a.clone()) != checkpoint.digest(a.view(3, 2))
+    assert checkpoint.digest(a) != checkpoint.digest(a.int())
+
+
+def test_without_a_scheduler_and_with_any_loader(path):
+    model = nn.Linear(4, 3)
+    loader = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    first, again = (
+        train.fit(model, loader, loader, epochs=2, optimizer=torch.optim.Adam(model.parameters()), checkpoint=path) for _ in range(2)
+    )
+    assert vars(first) == vars(again)
