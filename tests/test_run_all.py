@@ -37,7 +37,7 @@ def project(tmp_path, monkeypatch):
 
 
 def executed(project):
-    return sorted(path.name for path in (project.root / "figures" / "notebooks").iterdir())
+    return sorted(path.name for path in (project.root / "figures" / "notebooks").glob("[!.]*.ipynb"))
 
 
 def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
@@ -132,6 +132,80 @@ def test_figures_that_cannot_be_written_to(project, capsys):
     project("01_a.ipynb", "1")
     assert run_all.main([]) == 2
     assert "cannot write to figures/" in capsys.readouterr().err
+
+
+COUNTS = "from pathlib import Path\nwith open('runs', 'a') as file:\n    file.write('x')\nprint('Main result: seven')"
+
+
+def runs(project):
+    return len((project.root / "notebooks" / "runs").read_text())
+
+
+def test_a_finished_notebook_is_not_run_again_while_nothing_has_changed(project, capsys):
+    path = project("01_a.ipynb", COUNTS)
+    assert run_all.main(["--budget", "smoke"]) == 0
+    capsys.readouterr()
+    assert run_all.main(["--budget", "smoke"]) == 0
+    out = capsys.readouterr().out
+    assert runs(project) == 1 and "not run again" in out and "ok, kept" in out and out.rstrip().endswith("seven")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += "  # a comment"
+    nbformat.write(notebook, path)
+    assert run_all.main(["--budget", "smoke", "--store"]) == 0 and runs(project) == 1
+    assert nbformat.read(path, as_version=4).cells[1].outputs[0].text == "Main result: seven\n"
+
+
+def test_a_finished_notebook_is_run_again_when_something_has(project, monkeypatch):
+    path = project("01_a.ipynb", COUNTS)
+    arguments = ["--budget", "smoke"]
+
+    def runs_again(*more):
+        before = runs(project)
+        assert run_all.main([*arguments, *more]) == 0
+        return runs(project) == before + 1
+
+    assert run_all.main(arguments) == 0
+    assert runs_again("--seed", "1") and not runs_again("--seed", "1")
+    assert runs_again("--seed", "1", "--fresh")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += "\n1 + 1"
+    nbformat.write(notebook, path)
+    assert runs_again() and not runs_again()
+    monkeypatch.setattr(run_all.provenance, "versions", lambda: {"torch": "9.9"})
+    assert runs_again() and not runs_again()
+    (run_all.EXECUTED / "01_a.ipynb").unlink()
+    assert runs_again() and not runs_again()
+    (project.root / "data").mkdir()
+    (project.root / "data" / "cifar10.npz").write_text("new")
+    monkeypatch.setattr(run_all.provenance, "ROOT", project.root)
+    assert runs_again() and not runs_again()
+
+
+def test_a_lost_result_is_made_again(project):
+    folder = project.root / "figures" / "01_a"
+    project("01_a.ipynb", COUNTS, f"folder = Path({str(folder)!r}); folder.mkdir(exist_ok=True); (folder / 'plain.json').write_text('1');")
+    assert run_all.main([]) == 0 == run_all.main([]) and runs(project) == 1
+    (folder / "plain.json").unlink()
+    assert run_all.main([]) == 0 and runs(project) == 2 and (folder / "plain.json").exists()
+
+
+def test_a_failed_notebook_is_run_again_and_its_checkpoints_stay(project, capsys):
+    path = project("01_a.ipynb", COUNTS, "import os\nprint(os.environ['RESNET_FINGERPRINT'])\n1 / 0")
+    assert run_all.main([]) == 1
+    mark = run_all.provenance.fingerprint(path, dict.fromkeys(run_all.PARAMETERS, "auto") | {"EPOCHS": None, "SEED": 0})
+    assert mark in capsys.readouterr().out
+    saved = run_all.checkpoints(path, mark)
+    saved.mkdir(parents=True)
+    assert run_all.main([]) == 1 and runs(project) == 2 and saved.exists()
+    assert run_all.main(["--fresh"]) == 1 and not saved.exists()
+
+
+def test_the_same_run_twice_at_once_is_refused(project, capsys, running):
+    process, _ = running
+    assert run_all.main([]) == 1
+    assert "another run-all is at this notebook with the same options: wait for its end" in capsys.readouterr().out
+    process.kill()
+    process.communicate(timeout=30)
 
 
 @pytest.fixture
