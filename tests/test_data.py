@@ -101,12 +101,43 @@ def test_resizing_equals_torchvision():
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size", "message"),
-    [(split(0), 4, "0 images"), (split(4), 0, "batch size 0"), (data.Split(torch.zeros(4, 3, 8, 8), torch.zeros(4)), 2, "uint8")],
+    ("images", "batch_size", "size", "message"),
+    [(split(0), 4, None, "0 images"), (split(4), 0, None, "batch size 0"), (split(4), 2, 0, "at least 1 pixel, got 0")],
 )
-def test_loader_refuses(images, batch_size, message):
+def test_loader_refuses(images, batch_size, size, message):
     with pytest.raises(ValueError, match=message):
-        data.BatchLoader(images, batch_size)
+        data.BatchLoader(images, batch_size, size=size)
+
+
+BYTES, NUMBERS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (BYTES.float(), NUMBERS, "images must be uint8 N×C×H×W, got torch.float32"),
+        (BYTES[0], NUMBERS, "images must be uint8"),
+        (BYTES, NUMBERS[:3], "one for each of 4 images"),
+        (BYTES, NUMBERS.float(), "labels must be int64"),
+        (BYTES, NUMBERS[:, None], "labels must be int64"),
+    ],
+)
+def test_split_refuses(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        data.Split(images, labels)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_labels_out_of_range_are_refused(label):
+    part = data.Split(BYTES, NUMBERS)
+    with pytest.raises(ValueError, match=r"but mine has 2 classes, 0 to 1"):
+        data.Dataset("mine", part, data.Split(BYTES, NUMBERS + label), ["a", "b"])
+
+
+@pytest.mark.parametrize("options", [{"flip": 1.5}, {"flip": -0.1}, {"rotate": -1}, {"rotate": 181}, {"crop_padding": -1}])
+def test_augmentation_refuses(options):
+    with pytest.raises(ValueError, match="flip must be from 0 to 1"):
+        data.Augment(**options)
 
 
 def test_hold_out_parts_each_class_evenly():

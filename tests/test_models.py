@@ -155,8 +155,11 @@ def test_family_takes_any_image_and_refuses_other_depths():
         assert models.resnet18(7, in_channels=1).eval()(torch.zeros(1, 1, size, size)).shape == (1, 7)
     with pytest.raises(ValueError, match="no ResNet-20 in Table 1: use 18, 34"):
         models.resnet(20)
-    with pytest.raises(ValueError, match="5 stages"):
+    with pytest.raises(ValueError, match="up to 4 stages"):
         models.ResNet(models.BasicBlock, [1, 1, 1, 1, 1])
+    for options in ({"num_classes": 0}, {"in_channels": 0}):
+        with pytest.raises(ValueError, match="at least 1 class and 1 channel"):
+            models.resnet18(**options)
 
 
 def test_notebook_04_builds_the_same_networks():

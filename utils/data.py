@@ -34,10 +34,17 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Split:
-    """Images (uint8, N×C×H×W) and their labels (int64, N)."""
+    """Images (uint8, N×C×H×W) and their labels (int64, N). Raises ValueError for anything else."""
 
     images: torch.Tensor
     labels: torch.Tensor
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be uint8 N×C×H×W, got {images.dtype} {tuple(images.shape)}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(f"labels must be int64, one for each of {len(images)} images, got {labels.dtype} {tuple(labels.shape)}")
 
     def __len__(self):
         return len(self.labels)
@@ -74,6 +81,12 @@ class Dataset:
     test: Split
     classes: list[str]
     synthetic: bool = False
+
+    def __post_init__(self):
+        for part in (self.train, self.test):
+            if len(part) and (part.labels.min() < 0 or part.labels.max() >= len(self.classes)):
+                found = f"{part.labels.min()} to {part.labels.max()}"
+                raise ValueError(f"labels go from {found}, but {self.name} has {len(self.classes)} classes, 0 to {len(self.classes) - 1}")
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------
@@ -231,6 +244,10 @@ class Augment:
     mean: float | tuple = 0.5
     std: float | tuple = 0.5
 
+    def __post_init__(self):
+        if not (0 <= self.flip <= 1 and 0 <= self.rotate <= 180 and self.crop_padding >= 0):
+            raise ValueError(f"flip must be from 0 to 1, rotate from 0 to 180 and crop_padding at least 0, got {self}")
+
     def draw(self, n, rng):
         """What happens to each of n images, (n, 4) float32: flipped or not, angle in degrees, down and right shift in pixels."""
         shift = rng.integers(-self.crop_padding, self.crop_padding + 1, (n, 2))
@@ -289,8 +306,8 @@ class BatchLoader:
     def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None):
         if batch_size < 1 or len(split) == 0:
             raise ValueError(f"needs images and a batch size of at least 1, got {len(split)} images, batch size {batch_size}")
-        if split.images.dtype != torch.uint8 or split.images.ndim != 4:
-            raise ValueError(f"images must be uint8 N×C×H×W, got {split.images.dtype} {tuple(split.images.shape)}")
+        if size is not None and size < 1:
+            raise ValueError(f"size must be at least 1 pixel, got {size}")
         self.split = Split(split.images.to(device), split.labels.to(device))
         self.batch_size, self.augment, self.shuffle, self.seed, self.size = batch_size, augment, shuffle, seed, size
         self.device = self.split.labels.device

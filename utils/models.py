@@ -18,6 +18,8 @@ class CNN(nn.Sequential):
     def __init__(self, num_classes=100, in_channels=3, batch_norm=None, dropout=0.0):
         if batch_norm not in (None, "after", "before"):
             raise ValueError(f'batch_norm must be None, "after" or "before", got {batch_norm!r}')
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(f"needs at least 1 class and 1 channel, got num_classes={num_classes}, in_channels={in_channels}")
         widths = [in_channels, 16, 32, 64]
         layers = []
         for width_in, width_out in zip(widths, widths[1:], strict=False):
@@ -191,8 +193,10 @@ class ResNet(nn.Module):
         super().__init__()
         if stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
-        if len(layers) > len(widths):
-            raise ValueError(f"{len(layers)} stages need as many widths, got {list(widths)}")
+        if not 1 <= len(layers) <= len(widths) or min(layers) < 1:
+            raise ValueError(f"layers must give at least 1 block for each of up to {len(widths)} stages, got {list(layers)}")
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(f"needs at least 1 class and 1 channel, got num_classes={num_classes}, in_channels={in_channels}")
         kernel, stride, pool = STEMS[stem]
         channels = widths[0]
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2, bias=False))
