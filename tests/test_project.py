@@ -151,6 +151,14 @@ def test_no_measured_number_without_its_source(text):
     assert not bare, bare
 
 
+def test_results_hold_nothing_about_the_machine_but_its_device():
+    for name in run("git", "ls-files", "figures/*.json").stdout.splitlines():
+        text = (ROOT / name).read_text()
+        assert not re.search(r"/(home|root|tmp|Users|work)/", text), name
+        unknown = {"user", "host", "path", "cwd", "environment"} & set(json.loads(text))
+        assert not unknown, (name, unknown)
+
+
 def test_synthetic_results_are_not_committed():
     for name in run("git", "ls-files", "figures/*.json").stdout.splitlines():
         record = json.loads((ROOT / name).read_text())

@@ -3,9 +3,10 @@
 import json
 
 import nbformat
+import numpy as np
 import pytest
 
-from utils import provenance
+from utils import plots, provenance
 
 NOTEBOOK = """
 \"\"\"A docstring.\"\"\"
@@ -52,5 +53,9 @@ def test_status_tells_stale_results_from_current_ones(tmp_path):
     folder.mkdir(parents=True)
     for name, made_from in (("new", provenance.source(path)), ("old", "0123456789ab"), ("ancient", None)):
         (folder / f"{name}.json").write_text(json.dumps({"source": made_from}))
-    rows = {file.stem: state for file, state in provenance.status(tmp_path / "figures", tmp_path)}
-    assert rows["new"] == "current" and rows["old"].startswith("stale") and rows["ancient"].startswith("unknown")
+        plots.save(plots.image_grid(np.zeros((1, 3, 4, 4), np.uint8)), folder / name, made_from)
+    rows = {file.name: state for file, state in provenance.status(tmp_path / "figures", tmp_path)}
+    assert len(rows) == 6
+    for ending in (".json", ".png"):
+        assert rows["new" + ending] == "current"
+        assert rows["old" + ending].startswith("stale") and rows["ancient" + ending].startswith("unknown")

@@ -1,5 +1,6 @@
 """The runner on small notebooks of its own: what it refuses, what it reports, what it leaves behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -206,6 +207,35 @@ def test_the_same_run_twice_at_once_is_refused(project, capsys, running):
     assert "another run-all is at this notebook with the same options: wait for its end" in capsys.readouterr().out
     process.kill()
     process.communicate(timeout=30)
+
+
+def test_two_different_runs_at_once_leave_whole_files(project):
+    results = project.root / "figures" / "01_a"
+    project(
+        "01_a.ipynb",
+        "import json, matplotlib.pyplot as plt\nfrom utils import data, experiment\n"
+        f"data.ROOT = experiment.Path({str(project.root)!r}); experiment.FIGURES = data.ROOT / 'figures'\n"
+        "for _ in range(10):\n"
+        "    lab = experiment.Experiment('01_a', 'cifar10', 'quick', 'synthetic', EPOCHS, SEED, 'cpu')\n"
+        "    lab.save_figure(plt.figure(), 'plot')\n"
+        "    lab.save_result('numbers', seeds=[SEED] * 1000, steps=1)",
+        "print('Main result:', SEED)",
+    )
+    code = (
+        "import sys; from pathlib import Path; from utils import run_all\n"
+        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
+        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main(['--seed', sys.argv[1]]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, seed], cwd=HERE, env=environment, stdout=subprocess.PIPE, text=True) for seed in "12"
+    ]
+    for process, seed in zip(both, "12", strict=True):
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and out.rstrip().endswith(f"  {seed}"), out
+    record = json.loads((results / "synthetic-quick" / "numbers.json").read_text())
+    assert set(record["seeds"]) == {record["seed"]} and not list(project.root.rglob("*partial*"))
+    assert len(nbformat.read(run_all.EXECUTED / "01_a.ipynb", as_version=4).cells) == 4
 
 
 @pytest.fixture

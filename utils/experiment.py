@@ -47,7 +47,7 @@ class Experiment:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write("writable", "")
-            (self.folder / "writable").unlink()
+            (self.folder / "writable").unlink(missing_ok=True)
         except OSError as error:
             raise OSError(f"cannot write to {self.folder.relative_to(data.ROOT)} ({error.strerror}): make it writable") from None
         print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
@@ -68,7 +68,7 @@ class Experiment:
 
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
-        plots.save(figure, self.folder / name)
+        plots.save(figure, self.folder / name, self._source())
 
     def save_result(self, run, history=None, **numbers):
         """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on."""
@@ -86,7 +86,7 @@ class Experiment:
         return provenance.source(notebook) if notebook.exists() else None
 
     def _write(self, name, text):
-        partial = Path(self.folder, f".{name}.partial")
+        partial = Path(self.folder, f".{name}.{os.getpid()}.partial")
         partial.write_text(text)
         os.replace(partial, self.folder / name)
 

@@ -129,9 +129,10 @@ def residual_blocks():
     return figure
 
 
-def save(figure, path):
-    """Write figure as path.png and path.pdf, each under its final name only once it is whole."""
-    for ending, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Producer": None})):
-        partial = Path(f"{path}.partial{ending}")
+def save(figure, path, source=None):
+    """Write figure as path.png and path.pdf, each under its final name only once it is whole. source: noted in the .png."""
+    note = {"Source": source} if source else {}
+    for ending, metadata in ((".png", {"Software": None} | note), (".pdf", {"CreationDate": None, "Producer": None})):
+        partial = Path(f"{path}.{os.getpid()}.partial{ending}")
         figure.savefig(partial, metadata=metadata)
         os.replace(partial, f"{path}{ending}")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -66,12 +65,16 @@ def _meaning(code):
 
 
 def status(figures=ROOT / "figures", notebooks=ROOT / "notebooks"):
-    """One line for each result file: (its path, "current", "stale: …" or "unknown: …")."""
+    """One line for each result file and plot: (its path, "current", "stale: …" or "unknown: …")."""
+    from PIL import Image
+
     rows = []
     for notebook in sorted(Path(notebooks).glob("[0-9][0-9]_*.ipynb")):
         now = source(notebook)
-        for file in sorted((Path(figures) / notebook.stem).glob("*.json")):
-            made_from = json.loads(file.read_text()).get("source")
+        for file in sorted((Path(figures) / notebook.stem).glob("*.*")):
+            if file.suffix not in (".json", ".png"):  # a .pdf is written together with its .png
+                continue
+            made_from = json.loads(file.read_text()).get("source") if file.suffix == ".json" else Image.open(file).info.get("Source")
             state = (
                 "current" if made_from == now else "stale: made by older code" if made_from else "unknown: made before this was recorded"
             )
@@ -84,8 +87,5 @@ if __name__ == "__main__":
     for name, state in rows:
         print(f"{str(name):60} {state}")
     old = [state for _, state in rows if state != "current"]
-    print(
-        f"{len(rows) - len(old)} of {len(rows)} results are from the present code"
-        + ("; `make refresh` makes the others anew" if old else "")
-    )
-    sys.exit(0)
+    advice = "; `make refresh` makes the others anew" if old else ""
+    print(f"{len(rows) - len(old)} of {len(rows)} results and plots are from the present code{advice}")

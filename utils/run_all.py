@@ -65,7 +65,7 @@ def check(options):
     try:
         EXECUTED.mkdir(parents=True, exist_ok=True)
         (EXECUTED / ".writable").touch()
-        (EXECUTED / ".writable").unlink()
+        (EXECUTED / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise OSError(f"cannot write to figures/ ({error.strerror}): make it writable") from None
     if options.device != "auto":
