@@ -110,3 +110,21 @@ def test_a_folder_that_cannot_be_written_to(make, tmp_path):
     (tmp_path / "figures").write_text("a file in the way")  # as good as a read-only folder, and stops root, too
     with pytest.raises(OSError, match="cannot write to figures/09_test .*: make it writable"):
         make()
+
+
+def test_checkpoints_are_kept_in_runs_of_run_all_alone(make, tmp_path, monkeypatch):
+    monkeypatch.delenv("RESNET_FINGERPRINT", raising=False)
+    assert make().checkpoint("plain") is None
+    monkeypatch.setenv("RESNET_FINGERPRINT", "0123456789ab")
+    place = make().checkpoint("v1, 18 layers/seed 0")
+    assert place == tmp_path / "figures" / "checkpoints" / "09_test-0123456789ab" / "v1_18_layers_seed_0.pt"
+
+
+def test_result_and_plot_name_their_source(make, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "09_test.ipynb").write_text('{"cells": []}')
+    lab = make("quick")
+    lab.save_result("plain", HISTORY)
+    assert json.loads((lab.folder / "plain.json").read_text())["source"] == experiment.provenance.source(
+        tmp_path / "notebooks" / "09_test.ipynb"
+    )
