@@ -12,6 +12,52 @@ import numpy as np
 import torch
 
 
+class Checkpoint:
+    """The file of one training run. A run goes on from it only if everything that it depends on is the same."""
+
+    def __init__(self, path, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion):
+        self.path = path
+        self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
+        self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
+        parameters, layers = sum(p.numel() for p in model.parameters()), hashlib.sha256(repr(model).encode()).hexdigest()[:8]
+        self.settings = {"model": f"{type(model).__name__} with {parameters:,} parameters ({layers})", "epochs": epochs}
+        for what, loader in (("training", train_loader), ("validation", val_loader)):
+            of_loader = loader.settings() if hasattr(loader, "settings") else {"batches": len(loader)}
+            self.settings |= {f"{what} {key}": value for key, value in of_loader.items()}
+        self.settings |= {"criterion": repr(criterion), "optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
+        for number, group in enumerate(optimizer.param_groups):
+            self.settings |= _plain(f"optimizer group {number}" if number else "optimizer", group)
+        self.settings |= _plain("schedule", scheduler.state_dict()) if scheduler else {}
+
+    def save(self, history):
+        """Write everything; if the disk is full, say so and leave the last whole file as it is."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"history": vars(history), "epochs": [loader.epoch for loader in self.loaders], "random": _random_state()}
+        try:
+            save(self.path, self.settings, state)
+        except OSError as error:
+            print(f"WARNING: no checkpoint written ({error.strerror or error}); the training goes on")
+
+    def resume(self, history):
+        """Take up what the file holds; returns whether there was one."""
+        state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+        if state is None:
+            return False
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        for loader, done in zip(self.loaders, state["epochs"], strict=True):
+            loader.epoch = done
+        vars(history).update(state["history"])
+        _restore_random_state(state["random"])
+        return True
+
+
+def _plain(name, mapping):
+    """The numbers and words of a state, {their name in a sentence: value}; without tensors, and what schedulers keep for themselves."""
+    values = {key: value for key, value in mapping.items() if key != "params" and not key.startswith("_")}
+    return {f"{name} {key}": value for key, value in values.items() if isinstance(value, (int, float, str, bool))}
+
+
 def save(path, settings, state):
     """Write settings (a flat dict) and state to path; whatever happens meanwhile, a whole file stays. Raises OSError if it can't."""
     path = Path(path)
@@ -68,14 +114,14 @@ def _previous(path):
     return path.with_name(path.name + ".previous")
 
 
-def random_state():
+def _random_state():
     """The state of every generator that training may draw from."""
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": [name, keys.tolist(), *rest]}
 
 
-def restore_random_state(state):
+def _restore_random_state(state):
     torch.set_rng_state(state["torch"].cpu())
     for number, generator in enumerate(state["cuda"]):
         torch.cuda.set_rng_state(generator.cpu(), number)

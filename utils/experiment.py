@@ -28,6 +28,8 @@ class Experiment:
 
     def __init__(self, name, usual, budget="auto", data_name="auto", epochs=None, seed=0, device="auto", shape=None):
         self.name, self.seed, self.device = name, seed, train.device(device)
+        notebook = data.ROOT / "notebooks" / f"{name}.ipynb"
+        self.source = provenance.source(notebook) if notebook.exists() else None  # now, before a file is edited
         self.budget = os.environ.get("RESNET_BUDGET", "auto") if budget == "auto" else budget
         if self.budget == "auto":
             self.budget = "full" if self.device.type == "cuda" else "quick"
@@ -68,22 +70,18 @@ class Experiment:
 
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
-        plots.save(figure, self.folder / name, self._source())
+        plots.save(figure, self.folder / name, self.source)
 
     def save_result(self, run, history=None, **numbers):
         """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on."""
         record = {
             "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
             "budget": self.budget, "seed": self.seed, "device": train.device_name(self.device),
-            "versions": provenance.versions(), "source": self._source(), **numbers,
+            "versions": provenance.versions(), "source": self.source, **numbers,
         }  # fmt: skip
         if history:
             record |= {"epochs": len(history), "history": vars(history)}
         self._write(f"{_file_name(run)}.json", json.dumps(record, indent=1) + "\n")
-
-    def _source(self):
-        notebook = data.ROOT / "notebooks" / f"{self.name}.ipynb"
-        return provenance.source(notebook) if notebook.exists() else None
 
     def _write(self, name, text):
         partial = Path(self.folder, f".{name}.{os.getpid()}.partial")

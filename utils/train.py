@@ -4,7 +4,7 @@ history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.
 test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
 """
 
-import hashlib
+import contextlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import checkpoint as checkpoints
+from .checkpoint import Checkpoint
 
 BAR = "{desc} |{bar:20}| {remaining} left{postfix}"
 
@@ -78,15 +78,16 @@ def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label="")
     def check():
         good = finite.item()
         if good < len(rates):
+            who = f"{label.strip()}: " if label.strip() else ""
             at = f", at learning rate {rates[good]:.2g}: lower it" if training else ""
-            raise FloatingPointError(f"{label.strip()}: the loss is NaN or infinite from batch {good + 1} of {len(loader)} on{at}")
+            raise FloatingPointError(f"{who}the loss is NaN or infinite from batch {good + 1} of {len(loader)} on{at}")
 
     bar = tqdm(loader, f"{label}{'T' if training else 'V'}", file=sys.stdout, leave=False, mininterval=0.5, bar_format=BAR)
     with torch.set_grad_enabled(training), bar:
         for images, labels in bar:
             images, labels = images.to(where), labels.to(where)
             rates.append(optimizer.param_groups[0]["lr"] if training else None)
-            try:
+            with _advice_on_memory(len(labels)):
                 with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
                     logits = model(images)
                     loss = criterion(logits, labels)
@@ -96,11 +97,6 @@ def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label="")
                     optimizer.step()
                     if scheduler:
                         scheduler.step()
-            except RuntimeError as error:
-                if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-                    raise
-                half = max(1, len(labels) // 2)
-                raise MemoryError(f"out of memory with a batch of {len(labels)} images: try a batch size of {half}") from None
             loss_sum += loss.detach() * len(labels)
             finite += torch.isfinite(loss_sum)
             correct += (logits.argmax(1) == labels).sum()
@@ -130,11 +126,9 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
     criterion = criterion or nn.CrossEntropyLoss()
     model.to(memory_format=torch.channels_last)  # pixels instead of planes: the faster order for convolutions
     history = History()
-    parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
-    loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
-    if checkpoint:
-        settings = _settings(model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
-        _resume(checkpoint, settings, parts, loaders, history, label)
+    keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion) if checkpoint else None
+    if keeper and keeper.resume(history):
+        print(f"{label} goes on behind epoch {len(history)}, from its checkpoint".lstrip())
     writer = summary_writer(tensorboard) if tensorboard else None
     for number in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
@@ -145,53 +139,21 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
         print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
         for name, series in vars(history).items() if writer else ():
             writer.add_scalar(name, series[-1], number)
-        if checkpoint:
-            _save(checkpoint, settings, parts, loaders, history)
+        if keeper:
+            keeper.save(history)
     if writer:
         writer.close()
     return history
 
 
-def _settings(model, train_loader, val_loader, epochs, optimizer, scheduler, criterion):
-    """What must be the same for a run to go on where another one stopped: {its name in a sentence: value}."""
-
-    def plain(name, mapping):  # without tensors, and what schedulers keep for themselves
-        values = {key: value for key, value in mapping.items() if key != "params" and not key.startswith("_")}
-        return {f"{name} {key}": value for key, value in values.items() if isinstance(value, (int, float, str, bool))}
-
-    parameters, layers = sum(p.numel() for p in model.parameters()), hashlib.sha256(repr(model).encode()).hexdigest()[:8]
-    settings = {"model": f"{type(model).__name__} with {parameters:,} parameters ({layers})", "epochs": epochs}
-    for what, loader in (("training", train_loader), ("validation", val_loader)):
-        of_loader = loader.settings() if hasattr(loader, "settings") else {"batches": len(loader)}
-        settings |= {f"{what} {key}": value for key, value in of_loader.items()}
-    settings |= {"criterion": repr(criterion), "optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
-    for number, group in enumerate(optimizer.param_groups):
-        settings |= plain(f"optimizer group {number}" if number else "optimizer", group)
-    return settings | (plain("schedule", scheduler.state_dict()) if scheduler else {})
-
-
-def _save(path, settings, parts, loaders, history):
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"history": vars(history), "epochs": [loader.epoch for loader in loaders], "random": checkpoints.random_state()}
+@contextlib.contextmanager
+def _advice_on_memory(images):
     try:
-        checkpoints.save(path, settings, state)
-    except OSError as error:
-        print(f"WARNING: no checkpoint written ({error.strerror or error}); the training goes on")
-
-
-def _resume(path, settings, parts, loaders, history, label):
-    """Take up the state that the checkpoint holds, if there is one."""
-    device = next(parts["model"].parameters()).device
-    state = checkpoints.load(path, settings, device)
-    if state is None:
-        return
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    for loader, done in zip(loaders, state["epochs"], strict=True):
-        loader.epoch = done
-    vars(history).update(state["history"])
-    checkpoints.restore_random_state(state["random"])
-    print(f"{label} goes on behind epoch {len(history)}, from its checkpoint".lstrip())
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(f"out of memory with a batch of {images} images: try a batch size of {max(1, images // 2)}") from None
 
 
 def summary_writer(folder):
