@@ -24,7 +24,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status test lab tensorboard bench refresh format lint clean
+.PHONY: help setup run-all status test test-browser lab tensorboard bench refresh format lint clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -37,6 +37,7 @@ help:
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
+	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
 	@echo 'make format    tidy code and notebooks        make lint    check them'
@@ -71,7 +72,12 @@ tensorboard: setup
 
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each.
 test: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env tests notebooks
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+
+# JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
+test-browser: setup
+	@$(py) -c 'import playwright' 2> /dev/null || $(py) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	$(py) -m pytest -rs tests/browser
 
 bench: setup
 	$(py) benchmarks/bench.py

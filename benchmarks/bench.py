@@ -1,15 +1,28 @@
-"""How fast the shared loader and loop are, next to what every tutorial writes; `make bench`.
+"""How fast the curriculum trains, next to what learners would use instead; `make bench`.
 
-Both sides do the same work (same images, transformations, network, batch size) in turn, A B A B …; the table gives medians, and
-the ratios are taken pair by pair, so a machine whose speed drifts does not spoil them. Made-up images: their content makes no
-difference to the time.
+Four ways to train the same network on the same images with the same augmentation:
+
+    shared     utils: BatchLoader and train.epoch
+    textbook   Compose + DataLoader, no workers, fp32, loss.item() after every step
+    workers    the same with worker processes
+    tuned      the usual tricks: workers, pinned memory, cudnn.benchmark, channels_last, AMP (on CUDA), no .item()
+
+They run in turn, so a machine whose speed drifts spoils no ratio; the table gives medians, and ratios are taken round by round. The
+share of the peak compares the multiplications of a training step with those of a large matrix product in the same number format,
+timed in the same rounds. Made-up images: their content makes no difference to the time.
 """
 
+import argparse
 import contextlib
+import gc
 import io
 import json
+import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,32 +33,43 @@ from torchvision.transforms import v2
 
 from utils import data, models, train
 
-PAIRS, IMAGES, BATCH = 7, 5_000, 256
 DEVICE = train.device()
+CUDA = DEVICE.type == "cuda"
+ROUNDS = 5
+WORKERS = 2 if not CUDA else min(8, os.cpu_count())
+# name: (network, side of the images, batch size, images a round on a CPU, and on CUDA)
+WORKLOADS = {
+    "CNN": (lambda: models.CNN(100), 32, 256, 5_120, 40_960),
+    "ResNet-25": (lambda: models.resnet25(100), 32, 128, 512, 40_960),
+    "ResNet-18, CIFAR stem": (lambda: models.resnet18(100, stem="cifar"), 32, 128, 256, 20_480),
+    "ResNet-18 at 96×96": (lambda: models.resnet18(100), 96, 64, 192, 20_480),
+    "ResNet-50 at 224×224": (lambda: models.resnet50(100), 224, 16 if not CUDA else 128, 16, 5_120),
+}
 
 
 class Pictures(torch.utils.data.Dataset):
     """What torchvision.datasets.CIFAR100 does with one image."""
 
-    transform = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandomRotation(15),
-            v2.RandomCrop(32, padding=4),
-            v2.Normalize([0.5] * 3, [0.5] * 3),
-        ]
-    )
-
-    def __init__(self, split):
+    def __init__(self, split, side):
         self.images, self.labels = split.images.permute(0, 2, 3, 1).contiguous().numpy(), split.labels.tolist()
+        resize = [] if side == 32 else [v2.Resize(side, antialias=True)]
+        augment = [v2.RandomHorizontalFlip(), v2.RandomRotation(15), v2.RandomCrop(side, padding=4)]
+        normalise = [v2.Normalize([0.5] * 3, [0.5] * 3)]
+        self.transform = v2.Compose([v2.ToImage(), *resize, v2.ToDtype(torch.float32, scale=True), *augment, *normalise])
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, i):
         return self.transform(Image.fromarray(self.images[i])), self.labels[i]
+
+
+def loader_of(side, split, size, batch_size):
+    """The loader of one of the four ways."""
+    if side == "shared":
+        return data.BatchLoader(split, batch_size, data.Augment(), shuffle=True, device=DEVICE, size=None if size == 32 else size)
+    workers = {"num_workers": WORKERS, "persistent_workers": True} if side != "textbook" else {}
+    return torch.utils.data.DataLoader(Pictures(split, size), batch_size, shuffle=True, pin_memory=CUDA and side == "tuned", **workers)
 
 
 def textbook_epoch(model, loader, criterion, optimizer):
@@ -62,61 +86,154 @@ def textbook_epoch(model, loader, criterion, optimizer):
         (logits.argmax(1) == labels).sum().item()
 
 
+def tuned_epoch(model, loader, criterion, optimizer):
+    """The loop of the popular CIFAR repositories."""
+    model.train()
+    for images, labels in loader:
+        images = images.to(DEVICE, non_blocking=True, memory_format=torch.channels_last)
+        labels = labels.to(DEVICE, non_blocking=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=CUDA):
+            loss = criterion(model(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+LOOPS = {"shared": train.epoch, "textbook": textbook_epoch, "workers": textbook_epoch, "tuned": tuned_epoch}
+
+
+def trainer(side, make, split, size, batch_size):
+    """A function that trains one pass in one of the four ways."""
+    torch.manual_seed(0)
+    layout = {} if side in ("textbook", "workers") else {"memory_format": torch.channels_last}
+    model, loader = make().to(DEVICE, **layout), loader_of(side, split, size, batch_size)
+    optimizer, criterion = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9), nn.CrossEntropyLoss()
+
+    def one_pass():
+        torch.backends.cudnn.benchmark = side == "tuned"
+        LOOPS[side](model, loader, criterion, optimizer)
+
+    return one_pass
+
+
 def seconds(work):
-    if DEVICE.type == "cuda":
+    if CUDA:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    work()
-    if DEVICE.type == "cuda":
+    with contextlib.redirect_stdout(io.StringIO()):  # the progress bars
+        work()
+    if CUDA:
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def compare(name, textbook, shared, repeat):
-    """Time both in turn; the shared side runs `repeat` times in each turn, so that it is long enough to time."""
+def peak(dtype=torch.bfloat16 if CUDA else torch.float32, n=8192 if CUDA else 2048):
+    """Multiplications and additions a second of a product of two large matrices."""
+    a, b = (torch.randn(n, n, device=DEVICE, dtype=dtype) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * n**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(3))
 
-    def several():
-        with contextlib.redirect_stdout(io.StringIO()):  # the progress bars
-            for _ in range(repeat):
-                shared()
 
-    several()  # warm up
-    pairs = [(IMAGES / seconds(textbook), repeat * IMAGES / seconds(several)) for _ in range(PAIRS)]
-    a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = sorted(ours / theirs for theirs, ours in pairs)
-    ratio = statistics.median(ratios)
-    print(f"{name:22} {a:9,.0f} images/s  {b:9,.0f} images/s  {ratio:5.1f} times  ({ratios[0]:.1f} to {ratios[-1]:.1f})")
-    return {"textbook": round(a), "shared": round(b), "ratio": round(ratio, 2), "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)]}
+def operations(model, size):
+    """Multiplications and additions of a training step for one image: forward, and twice as many backward; but the gradient of the
+    image itself is not computed."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    positions = (size // first.stride[0]) ** 2
+    return 2 * (3 * models.macs(model, (3, size, size)) - first.weight.numel() * positions)
+
+
+def rounds(works, images):
+    """Time all works in turn, {name: images a second in each round}."""
+    for work in works.values():  # warm up
+        seconds(work)
+    speeds = {name: [] for name in works}
+    for number in range(ROUNDS):
+        for name in list(works)[:: 1 if number % 2 else -1]:
+            speeds[name].append(images / seconds(works[name]))
+    return speeds
+
+
+def ratio(speeds, other):
+    found = sorted(a / b for a, b in zip(speeds["shared"], speeds[other], strict=True))
+    return {"median": round(statistics.median(found), 2), "range": [round(found[0], 2), round(found[-1], 2)]}
+
+
+def first_batch(side, split, size, batch_size):
+    """Seconds from nothing to the first batch."""
+    return seconds(lambda: next(iter(loader_of(side, split, size, batch_size))))
+
+
+def memory(workload, side):
+    """Peak memory in bytes of some steps, in a process of its own: of the GPU, or of the process beyond its imports."""
+    command = [sys.executable, __file__, "--memory", workload, side]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(out.split()[-1])
+
+
+def measure_memory(workload, side):
+    make, size, batch_size, *_ = WORKLOADS[workload]
+    split = data.synthetic("cifar100", train=2 * batch_size, test=10).train
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    one_pass = trainer(side, make, split, size, batch_size)
+    for _ in range(2):
+        seconds(one_pass)
+    print(torch.cuda.max_memory_allocated() if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+
+
+def measure(workload):
+    make, size, batch_size, *images = WORKLOADS[workload]
+    split = data.synthetic("cifar100", train=images[CUDA], test=10).train
+    works = {side: trainer(side, make, split, size, batch_size) for side in LOOPS}
+    peaks = [peak()]
+    speeds = rounds(works, len(split))
+    peaks.append(peak())
+    share = statistics.median(speeds["shared"]) * operations(make(), size) / statistics.median(peaks)
+    found = {
+        "images_per_second": {side: round(statistics.median(speed), 1) for side, speed in speeds.items()},
+        "ratio": {side: ratio(speeds, side) for side in LOOPS if side != "shared"},
+        "share_of_peak": round(share, 3), "peak_gflops": round(statistics.median(peaks) / 1e9, 1),
+        "first_batch_seconds": {side: round(first_batch(side, split, size, batch_size), 4) for side in ("shared", "textbook", "workers")},
+    }  # fmt: skip
+    del works
+    gc.collect()  # ends the worker processes
+    found["peak_memory_bytes"] = {side: memory(workload, side) for side in ("shared", "textbook")}
+    return found
 
 
 def main():
-    split = data.synthetic("cifar100", train=IMAGES, test=100).train
-    textbook = torch.utils.data.DataLoader(Pictures(split), BATCH, shuffle=True)
-    shared = data.BatchLoader(split, BATCH, data.Augment(), shuffle=True, device=DEVICE)
-    criterion = nn.CrossEntropyLoss()
-    theirs, ours = models.CNN().to(DEVICE), models.CNN().to(DEVICE, memory_format=torch.channels_last)
-    their_optimizer, our_optimizer = (torch.optim.AdamW(model.parameters()) for model in (theirs, ours))
-
+    parser = argparse.ArgumentParser(description="Measure training speed.")
+    parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        return measure_memory(*options.memory)
     name = train.device_name(DEVICE)
-    print(f"{name}; torch {torch.__version__}; {IMAGES:,} images of 3×32×32, batches of {BATCH}, medians of {PAIRS} pairs\n")
-    print(f"{'':22} {'textbook':>18}  {'shared':>18}  ratio")
+    print(f"{name}; torch {torch.__version__}; medians of {ROUNDS} rounds, {WORKERS} workers\n")
+    split = data.synthetic("cifar100", train=5_120, test=10).train
+    loaders = {side: loader_of(side, split, 32, 256) for side in ("shared", "textbook", "workers")}
+    works = {side: lambda loader=loader: [len(labels) for _, labels in loader] for side, loader in loaders.items()}
+    works["shared"] = lambda: [len(labels) for _ in range(10) for _, labels in loaders["shared"]]  # long enough to time
+    speeds = rounds(works, len(split))
+    speeds["shared"] = [10 * speed for speed in speeds["shared"]]
     results = {
-        "loader": compare("loader alone", lambda: list(map(len, textbook)), lambda: list(map(len, shared)), repeat=10),
-        "cnn_epoch": compare(
-            "training epoch, CNN",
-            lambda: textbook_epoch(theirs, textbook, criterion, their_optimizer),
-            lambda: train.epoch(ours, shared, criterion, our_optimizer),
-            repeat=2,
-        ),
+        "loader": {
+            "images_per_second": {side: round(statistics.median(speed)) for side, speed in speeds.items()},
+            "ratio": {side: ratio(speeds, side) for side in ("textbook", "workers")},
+        }
     }
-    record = {
-        "device": name,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "images": IMAGES,
-        "batch_size": BATCH,
-        "pairs": PAIRS,
-    }
+    row = results["loader"]
+    print("images a second         shared   textbook    workers      tuned   shared is … times the textbook, the tuned   share of peak")
+    print(
+        f"{'loader alone':22}",
+        *[f"{v:10,.0f}" for v in row["images_per_second"].values()],
+        f"{'':10} {row['ratio']['textbook']['median']:10.1f}",
+    )
+    for workload in options.only:
+        results[workload] = row = measure(workload)
+        speeds = " ".join(f"{v:10,.1f}" for v in row["images_per_second"].values())
+        ratios = f"{row['ratio']['textbook']['median']:10.2f} {row['ratio']['tuned']['median']:10.2f}"
+        print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:26.0%}", flush=True)
+    record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
     path = Path(__file__).parent / "results" / f"{DEVICE.type}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record | results, indent=1) + "\n")

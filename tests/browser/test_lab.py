@@ -1,0 +1,179 @@
+"""The notebooks in JupyterLab, as a learner meets them; `make test-browser`. Needs Debian's chromium and playwright.
+
+The notebooks are copies, so nothing that is typed here is saved. Screenshots of what failed are kept in figures/browser/.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+CHROMIUM = shutil.which("chromium")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: apt-get install chromium")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+
+NOTEBOOK = "const panel = window.jupyterapp.shell.currentWidget, book = panel.content;"
+CELL = "const index = book.widgets.findIndex(cell => cell.model.id === id), cell = book.widgets[index];"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A JupyterLab with the options of `make lab`, on copies of the notebooks; (its address, its token)."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    line = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    options = [word for word in line.split()[3:] if word.startswith("--") and not word.startswith("--notebook-dir")]
+    runtime = folder / "runtime"
+    environment = os.environ | {"RESNET_BUDGET": "smoke", "RESNET_DATA": "synthetic", "JUPYTER_RUNTIME_DIR": str(runtime)}
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={folder}", "--no-browser", "--allow-root"]
+    log = open(folder / "log", "w")
+    process = subprocess.Popen([*command, "--expose-app-in-browser", "--port=0"], env=environment, stdout=log, stderr=log)
+    for _ in range(120):
+        found = list(runtime.glob("jpserver-*.json"))
+        if found:
+            break
+        assert process.poll() is None, (folder / "log").read_text()
+        time.sleep(0.5)
+    info = json.loads(found[0].read_text())
+    yield info["url"], info["token"]
+    process.terminate()
+    process.wait(20)
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(server, browser, request):
+    """A function that opens a notebook and returns the page."""
+    address, token = server
+    pages = []
+
+    def open_notebook(name):
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        pages.append(page)
+        page.goto(f"{address}lab/tree/notebooks/{name}?token={token}&reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+        page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", timeout=90_000
+        )
+        return page
+
+    failed = request.session.testsfailed
+    yield open_notebook
+    for page in pages:
+        if request.session.testsfailed > failed or getattr(request.node, "failed", False):
+            place = ROOT / "figures" / "browser"
+            place.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=place / f"{request.node.name}.png")
+        page.evaluate(f"async () => {{ {NOTEBOOK} await panel.sessionContext.shutdown(); }}")
+        page.close()
+
+
+def run_all(page, limit=300):
+    """Run All, and wait until every code cell has run."""
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    left = f"""() => {{ {NOTEBOOK} return book.widgets.filter(cell => cell.model.type === 'code' &&
+        (!cell.model.executionCount || cell.promptNode?.textContent.includes('*'))).length; }}"""
+    deadline = time.monotonic() + limit
+    time.sleep(2)
+    while count := page.evaluate(left):
+        assert time.monotonic() < deadline, f"{count} cells have not run after {limit} s"
+        time.sleep(1)
+
+
+def outputs(page):
+    """What all cells show, {cell id: list of outputs}."""
+    return page.evaluate(
+        f"() => {{ {NOTEBOOK} return Object.fromEntries(book.widgets.filter(cell => cell.model.type === 'code')"
+        ".map(cell => [cell.model.id, cell.model.outputs.toJSON()])); }"
+    )
+
+
+def text_of(page, cell):
+    return "".join(output.get("text", "") for output in outputs(page)[cell])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_run_all_shows_every_plot_and_no_error(opened, path):
+    page = opened(path.name)
+    run_all(page)
+    shown = outputs(page)
+    assert not [cell for cell, parts in shown.items() for part in parts if part["output_type"] == "error"]
+    assert "Main result: " in str(shown)
+    plots = [cell for cell, parts in shown.items() if any("image/png" in part.get("data", {}) for part in parts)]
+    assert plots
+    for cell in plots:
+        page.evaluate(f"id => {{ {NOTEBOOK} {CELL} book.scrollToItem(index, 'start'); }}", cell)
+        page.wait_for_function(
+            f"id => {{ {NOTEBOOK} {CELL} const image = cell.node.querySelector('.jp-OutputArea img'); return image?.naturalWidth > 300; }}",
+            arg=cell,
+        )
+
+
+def test_a_solution_opens_with_a_click(opened):
+    page = opened("02_residual_block.ipynb")
+    page.evaluate(f"id => {{ {NOTEBOOK} {CELL} book.scrollToItem(index, 'center'); }}", "block-solution")
+    hidden = page.locator(".jp-Placeholder-content", has_text="Solution – click to show").first
+    hidden.wait_for(state="visible")
+    assert "ResidualBlockSolution" not in page.locator(".jp-Notebook").inner_text()
+    hidden.click()
+    page.wait_for_function("() => document.querySelector('.jp-Notebook').innerText.includes('class ResidualBlockSolution')")
+
+
+ANSWER = """class ResidualBlock(nn.Module):
+    mine = True
+
+    def __init__(self, i, o, stride=1):
+        super().__init__()
+        self.c1, self.b1 = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
+        self.c2, self.b2 = nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o)
+        self.s = nn.Identity() if (i, stride) == (o, 1) else nn.Conv2d(i, o, 1, stride, bias=False)
+
+    def forward(self, x):
+        r = self.b2(self.c2(F.relu(self.b1(self.c1(x)))))
+        return RETURN"""
+
+
+def test_a_wrong_block_gets_its_hint_and_a_right_one_is_used(opened):
+    page = opened("02_residual_block.ipynb")
+
+    def answer(end, *cells):
+        for cell in cells:
+            page.evaluate(
+                f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
+                if (source) cell.model.sharedModel.setSource(source);
+                book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
+                [cell, ANSWER.replace("RETURN", end) if cell == "block-exercise" else None],
+            )
+
+    answer("", "parameters", "imports")
+    answer("F.relu(r) + self.s(x)", "block-exercise", "block-check")
+    assert "✗" in text_of(page, "block-check") and "can then never be negative" in text_of(page, "block-check")
+    answer("F.relu(r + self.s(x))", "block-exercise", "block-check")
+    assert "✗" not in text_of(page, "block-check") and "goes on with your answer" in text_of(page, "block-check")
+    run_all(page)
+    assert "goes on with your answer" in text_of(page, "block-check")
+    kept = page.evaluate(
+        f"""async () => {{ {NOTEBOOK} const future = panel.sessionContext.session.kernel.requestExecute(
+            {{code: 'print(ResidualBlock.mine)'}}); let text = ''; future.onIOPub = message => {{ text += message.content.text ?? ''; }};
+            await future.done; return text; }}"""
+    )
+    assert kept.strip() == "True"
