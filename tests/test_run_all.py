@@ -213,8 +213,8 @@ def test_two_different_runs_at_once_leave_whole_files(project):
     results = project.root / "figures" / "01_a"
     project(
         "01_a.ipynb",
-        "import json, matplotlib.pyplot as plt\nfrom utils import data, experiment\n"
-        f"data.ROOT = experiment.Path({str(project.root)!r}); experiment.FIGURES = data.ROOT / 'figures'\n"
+        "from pathlib import Path\nimport matplotlib.pyplot as plt\nfrom utils import data, experiment\n"
+        f"data.ROOT = Path({str(project.root)!r}); experiment.FIGURES = data.ROOT / 'figures'\n"
         "for _ in range(10):\n"
         "    lab = experiment.Experiment('01_a', 'cifar10', 'quick', 'synthetic', EPOCHS, SEED, 'cpu')\n"
         "    lab.save_figure(plt.figure(), 'plot')\n"

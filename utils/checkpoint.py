@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .files import whole
+
 
 class Checkpoint:
     """The file of one training run. A run goes on from it only if everything that it depends on is the same."""
@@ -64,9 +66,8 @@ def save(path, settings, state):
     buffer = io.BytesIO()
     torch.save({"settings": settings, "state": state}, buffer)
     content = buffer.getbuffer()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
         with open(partial, "wb") as file:
             file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
@@ -74,9 +75,6 @@ def save(path, settings, state):
             os.fsync(file.fileno())
         if path.exists():
             os.replace(path, _previous(path))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path, settings, device="cpu"):

@@ -9,9 +9,7 @@ Images stay uint8 until a batch is taken: CIFAR-100 is 154 MB that way and 614 M
 """
 
 import math
-import os
 import socket
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from .checkpoint import digest
+from .files import whole
 from .synthetic import make
 
 ROOT = Path(__file__).resolve().parents[1]  # the project's folder, wherever a notebook was started
@@ -174,14 +173,8 @@ def _download(name, root):
     for part, data in zip(("train", "test"), parts, strict=True):
         arrays[f"x_{part}"] = np.asarray(data.data, np.uint8)
         arrays[f"y_{part}"] = np.asarray(data.targets, np.int64)
-    handle, partial = tempfile.mkstemp(dir=root, suffix=".npz")
-    os.close(handle)
-    try:
+    with whole(root / f"{name}.npz") as partial:
         np.savez(partial, **arrays)
-        os.replace(partial, root / f"{name}.npz")
-    except BaseException:
-        os.unlink(partial)
-        raise
     return _read_prepared(root / f"{name}.npz", name)
 
 

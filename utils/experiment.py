@@ -3,9 +3,9 @@
 import json
 import os
 import re
-from pathlib import Path
 
 from . import data, plots, provenance, train
+from .files import whole
 
 BUDGETS = ("smoke", "quick", "full")
 FIGURES = data.ROOT / "figures"
@@ -84,9 +84,8 @@ class Experiment:
         self._write(f"{_file_name(run)}.json", json.dumps(record, indent=1) + "\n")
 
     def _write(self, name, text):
-        partial = Path(self.folder, f".{name}.{os.getpid()}.partial")
-        partial.write_text(text)
-        os.replace(partial, self.folder / name)
+        with whole(self.folder / name) as partial:
+            partial.write_text(text)
 
 
 def _file_name(run):

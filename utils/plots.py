@@ -1,10 +1,9 @@
 """Plots in one style: training curves of several runs, grids of images. Nothing here knows where the numbers come from."""
 
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
+
+from .files import whole
 
 # Okabe and Ito's colours can be told apart by colour-blind people; line style and marker do the same in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -133,6 +132,5 @@ def save(figure, path, source=None):
     """Write figure as path.png and path.pdf, each under its final name only once it is whole. source: noted in the .png."""
     note = {"Source": source} if source else {}
     for ending, metadata in ((".png", {"Software": None} | note), (".pdf", {"CreationDate": None, "Producer": None})):
-        partial = Path(f"{path}.{os.getpid()}.partial{ending}")
-        figure.savefig(partial, metadata=metadata)
-        os.replace(partial, f"{path}{ending}")
+        with whole(f"{path}{ending}") as partial:
+            figure.savefig(partial, metadata=metadata)

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from . import provenance
+from .files import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -151,9 +152,8 @@ def remember(path, mark, result, start):
     folder, executed = EXECUTED.parent / path.stem, EXECUTED / path.name
     written = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_mtime >= start]
     names = [str(file.relative_to(ROOT)) for file in [executed, *sorted(written)]]
-    partial = EXECUTED / f".{path.stem}.{os.getpid()}.json"
-    partial.write_text(json.dumps({"fingerprint": mark, "result": result, "written": names}, indent=1) + "\n")
-    os.replace(partial, EXECUTED / f"{path.stem}.json")
+    with whole(EXECUTED / f"{path.stem}.json") as partial:
+        partial.write_text(json.dumps({"fingerprint": mark, "result": result, "written": names}, indent=1) + "\n")
     shutil.rmtree(checkpoints(path, mark), ignore_errors=True)
 
 
@@ -204,9 +204,8 @@ def store_outputs(notebook, path):
     for part in (notebook, *notebook.cells):
         for key in ("papermill", "execution", "widgets"):
             part.metadata.pop(key, None)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    nbformat.write(notebook, partial)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        nbformat.write(notebook, partial)
 
 
 def main(arguments=None):

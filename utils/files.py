@@ -1,0 +1,21 @@
+"""Files appear whole or not at all, whatever kills the process or fills the disk."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yields a path to write to; it becomes `path` when all is written, and is removed if anything goes wrong.
+
+    with whole("figures/plain.json") as partial:
+        partial.write_text(...)
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
