@@ -121,7 +121,7 @@ WRONG_CNNS = {
     "log-softmax": (cnn(tail=(nn.LogSoftmax(1),)), "Leave ReLU and softmax off"),
     "ReLU on the logits": (cnn(tail=(nn.ReLU(),)), "Leave ReLU and softmax off"),
     "no bias": (cnn(bias=False), "Is a bias left out"),
-    "num_classes ignored": (FixedClasses, "use num_classes in the last layer"),
+    "num_classes ignored": (FixedClasses, "Use num_classes in the last layer"),
     "no argument": (lambda: Functional(), "TypeError"),
     "an instance": (Functional(), "Error"),
 }
@@ -143,7 +143,7 @@ WRONG_NORMS = {
     "before the ReLU": (functools.partial(models.CNN, batch_norm="before"), "it stands before the ReLU"),
     "before the convolution": (cnn(norm=lambda block, width: [nn.BatchNorm2d(block[0].in_channels), *block]), "Found [3, 16, 32]"),
     "group norm": (cnn(norm=lambda block, width: [*block, nn.GroupNorm(4, width)]), "Found GroupNorm"),
-    "only one": (cnn(norm=lambda block, width: [*block, *[nn.BatchNorm2d(width)] * (width == 16)]), "Found BatchNorm2d:"),
+    "only one": (cnn(norm=lambda block, width: [*block, *[nn.BatchNorm2d(width)] * (width == 16)]), "Found BatchNorm2d."),
     "one for all": (cnn(norm=lambda block, width: [*block, shared], widths=(16, 16, 16)), "used more than once"),
     "no running means": (cnn(norm=lambda block, width: [*block, nn.BatchNorm2d(width, track_running_stats=False)]), "track_running_stats"),
     "no scale": (cnn(norm=lambda block, width: [*block, nn.BatchNorm2d(width, affine=False)]), "track_running_stats and affine"),

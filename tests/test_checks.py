@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from utils import checks, models
+from utils.checks import framework
 
 EXERCISES = answers01.EXERCISES | answers02.EXERCISES | answers03.EXERCISES | answers04.EXERCISES | answers05.EXERCISES
 
@@ -25,9 +26,36 @@ def test_right_answers_pass(check, name, capsys):
 @pytest.mark.parametrize(("check", "name"), [(check, name) for check, (_, wrong) in EXERCISES.items() for name in wrong])
 def test_wrong_answers_are_caught_with_a_hint(check, name, capsys):
     answer, hint = EXERCISES[check][1][name]
+    framework._tries.clear()
     assert check(answer) is False
-    out = capsys.readouterr().out
-    assert "✗" in out and hint in out, out
+    first = capsys.readouterr().out
+    assert check(answer) is False
+    second = capsys.readouterr().out
+    assert "✗" in first and hint in second, second
+    # The first time only what was found is said, never what to do.
+    assert "Not clear? Run this cell once more" in first or first == second
+    assert "Not clear?" not in second and len(second.splitlines()) >= len(first.splitlines()) - 1
+
+
+def test_a_hint_comes_only_when_asked_for_again(capsys):
+    def ones(x, out_channels, stride):
+        return torch.ones(2, 6, 4, 4)
+
+    framework._tries.clear()
+    shown = []
+    for answer in (ones, ones, models.ZeroPadding, None, ones):
+        checks.zero_padding(answer)
+        shown.append("F.pad" in capsys.readouterr().out)
+    assert shown[:2] == [False, True]
+
+
+def test_progress_lists_what_is_solved(capsys):
+    framework._tries.clear()
+    checks.residual_block(models.ResidualBlock)
+    checks.zero_padding(None)
+    capsys.readouterr()
+    checks.progress()
+    assert capsys.readouterr().out == "1 of 2 exercises solved\n  ✓ residual_block\n  · zero_padding\n"
 
 
 @pytest.mark.parametrize("check", EXERCISES)

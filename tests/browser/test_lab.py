@@ -165,8 +165,11 @@ def test_a_wrong_block_gets_its_hint_and_a_right_one_is_used(opened):
             )
 
     answer("", "parameters", "imports")
+    hint = "can then never be negative"
     answer("F.relu(r) + self.s(x)", "block-exercise", "block-check")
-    assert "✗" in text_of(page, "block-check") and "can then never be negative" in text_of(page, "block-check")
+    assert "✗" in text_of(page, "block-check") and hint not in text_of(page, "block-check")
+    answer("", "block-check")
+    assert "✗" in text_of(page, "block-check") and hint in text_of(page, "block-check")
     answer("F.relu(r + self.s(x))", "block-exercise", "block-check")
     assert "✗" not in text_of(page, "block-check") and "goes on with your answer" in text_of(page, "block-check")
     run_all(page)

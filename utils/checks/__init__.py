@@ -1,9 +1,10 @@
 """What the answer to each exercise must satisfy: one function for each exercise.
 
-Every function takes an answer, prints a list of ✓ and ✗ with a hint at each likely mistake, never raises, and returns whether all is
-well. The project's own networks are tested with the same functions.
+Every function takes an answer, prints a list of ✓ and ✗ with what was found and, asked again, a hint at each likely mistake, never
+raises, and returns whether all is well; `progress()` lists what is solved. The project's own networks are tested with the same functions.
 """
 
+from .framework import progress  # noqa: F401 – not an exercise
 from .notebook01 import batch_norm, cnn, dropout, epoch, train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25

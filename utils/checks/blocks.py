@@ -35,8 +35,8 @@ def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), ex
         f"{name}: convolutions (kernel, in, out, stride): {expected}",
         described == expected,
         f"Found {described}."
-        + (" The convolution of a shortcut is 1×1." if len(convs) > len(kernels) else "")
-        + (" The stride stands on the first 1×1 convolution, as in the paper. Here, the 3×3 convolution has it." if first_has_it else ""),
+        + ("\nThe convolution of a shortcut is 1×1." if len(convs) > len(kernels) else "")
+        + ("\nThe stride stands on the first 1×1 convolution, as in the paper. Here, the 3×3 convolution has it." if first_has_it else ""),
     )
     biased = any(m.bias is not None for m, _ in every_conv)
     yield f"{name}: no convolution has a bias", not biased, "Set bias=False: the BN behind a convolution subtracts any bias again."
@@ -47,13 +47,13 @@ def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), ex
         yield (
             f"{name}: the shortcut is one 1×1 convolution with the block's stride",
             right_shortcut,
-            f"Found {len(projections)} with stride {[m.stride[0] for m in projections]}: the shape changes, so the shortcut must project.",
+            f"Found {len(projections)} with stride {[m.stride[0] for m in projections]}.\nThe shape changes, so the shortcut must project.",
         )
     else:
         yield (
             f"{name}: the shortcut is the identity",
             right_shortcut,
-            "Found a 1×1 convolution. Where the shape stays the same, add x itself: that is what lets the signal through unchanged.",
+            "Found a 1×1 convolution.\nWhere the shape stays the same, add x itself: that is what lets the signal through unchanged.",
         )
     projected = [m(given) for m, given in every_conv if m in projections]  # the BN that sees this belongs to the shortcut
     norms = [m for m, given in seen if isinstance(m, nn.BatchNorm2d) and not any(_same(given, p) for p in projected)]
@@ -78,7 +78,7 @@ def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), ex
     yield (
         f"{name}: {' or '.join(f'{n:,}' for n in parameters)} parameters",
         found in parameters,
-        f"Found {found:,}. Is a bias or a layer too many, or one left out?",
+        f"Found {found:,}.\nIs a bias or a layer too many, or one left out?",
     )
     x.requires_grad_()
     block.train()(x * 1).sum().backward()

@@ -25,7 +25,7 @@ def train_transform(transform):
     yield (
         "a PIL image becomes a float32 tensor of shape (3, 32, 32)",
         right_kind,
-        f"Found {kind}. Start with v2.ToImage() and v2.ToDtype(torch.float32, scale=True).",
+        f"Found {kind}.\nStart with v2.ToImage() and v2.ToDtype(torch.float32, scale=True).",
     )
     if not right_kind:
         return
@@ -40,7 +40,7 @@ def train_transform(transform):
     yield (
         "white is 1 and black is −1",
         math.isclose(top, 1, abs_tol=1e-4) and math.isclose(black, -1, abs_tol=1e-4),
-        f"Found {top:.3g} and {black:.3g}. "
+        f"Found {top:.3g} and {black:.3g}.\n"
         + ("Is scale=True set, so that 255 becomes 1? " if top > 100 else "")
         + "Normalize with mean 0.5 and std 0.5 for each of the three channels.",
     )
@@ -60,7 +60,7 @@ def train_transform(transform):
     yield (
         "about half of the images are flipped left to right",
         0.35 < flipped < 0.65,
-        f"Found {flipped:.0%} of 200. Use v2.RandomHorizontalFlip(p=0.5).",
+        f"Found {flipped:.0%} of 200.\nUse v2.RandomHorizontalFlip(p=0.5).",
     )
 
     # The middle line of a picture shows by its slope how far the picture was turned.
@@ -75,7 +75,7 @@ def train_transform(transform):
     yield (
         "images are turned by up to 15° both ways",
         -17 < low < -11 and 11 < high < 17,
-        f"Found {low:.0f}° to {high:.0f}° in 200 images. Use v2.RandomRotation(15).",
+        f"Found {low:.0f}° to {high:.0f}° in 200 images.\nUse v2.RandomRotation(15).",
     )
 
     # The middle of a picture stays where it is when the picture is turned or flipped: it shows the shift alone.
@@ -85,7 +85,7 @@ def train_transform(transform):
     yield (
         "images are shifted by up to 4 pixels in both directions",
         all(r == 4 for r in reach),
-        f"Found up to {reach[0]} down or up and {reach[1]} to the sides. Use v2.RandomCrop(32, padding=4).",
+        f"Found up to {reach[0]} down or up and {reach[1]} to the sides.\nUse v2.RandomCrop(32, padding=4).",
     )
 
     steps = [type(step).__name__ for step in getattr(transform, "transforms", [])]
@@ -117,14 +117,14 @@ def _cnn_claims(cls, parameters):
     yield (
         "a ReLU stands between each convolution and the next layer",
         all((x >= 0).all() for _, x in convs[1:] + linears[:1]),
-        "Found negative numbers after a convolution: put nn.ReLU() behind it.",
+        "Found negative numbers after a convolution.\nPut nn.ReLU() behind it.",
     )
     features = [(linear.in_features, linear.out_features) for linear, _ in linears]
     yield "two linear layers: 1024 → 512 → 100", features == [(1024, 512), (512, 100)], f"Found {features}."
     yield (
         "a ReLU stands between the two linear layers",
         len(linears) > 1 and bool((linears[-1][1] >= 0).all()),
-        "Found negative numbers before the last layer: without a ReLU, two linear layers are no more than one.",
+        "Found negative numbers before the last layer.\nWithout a ReLU, two linear layers are no more than one.",
     )
     yield (
         "the output is logits: any numbers, positive or negative",
@@ -135,10 +135,10 @@ def _cnn_claims(cls, parameters):
     yield (
         f"{parameters:,} parameters",
         found == parameters,
-        f"Found {found:,}, {found - parameters:+,}. Is a bias left out, or a layer too many?",
+        f"Found {found:,}, {found - parameters:+,}.\nIs a bias left out, or a layer too many?",
     )
     fewer = tuple(cls(num_classes=10)(x).shape)
-    yield "num_classes=10 gives logits of shape (4, 10)", fewer == (4, 10), f"Found {fewer}: use num_classes in the last layer."
+    yield "num_classes=10 gives logits of shape (4, 10)", fewer == (4, 10), f"Found {fewer}.\nUse num_classes in the last layer."
 
 
 CNN_CAUSE = "Follow the shape: 3×32×32 → 16×16×16 → 32×8×8 → 64×4×4 → 1024 → 512 → num_classes."
@@ -183,7 +183,7 @@ def epoch(function):
     model = copy.deepcopy(start).eval()
     result = function(model, batches, criterion, torch.optim.SGD(model.parameters(), 0.5))
     pair = isinstance(result, (tuple, list)) and len(result) == 2
-    yield "returns two numbers, loss and accuracy", pair, f"Found {type(result).__name__}. End with: return loss, accuracy"
+    yield "returns two numbers, loss and accuracy", pair, f"Found {type(result).__name__}.\nEnd with: return loss, accuracy"
     if not pair:
         return
     loss, accuracy = map(float, result)
@@ -208,7 +208,7 @@ def epoch(function):
     yield (
         "the loss is the mean over images",
         close(loss, mean),
-        f"Expected {mean:.4f}, found {loss:.4f}. "
+        f"Expected {mean:.4f}, found {loss:.4f}.\n"
         + (
             "This is a sum of batch means divided by the number of images: multiply each by its batch size first."
             if close(loss, sum(losses) / 10)
@@ -222,7 +222,7 @@ def epoch(function):
     yield (
         "the accuracy is the share of correct predictions, from 0 to 1",
         close(accuracy, hits),
-        f"Expected {hits:.4f}, found {accuracy:.4f}. "
+        f"Expected {hits:.4f}, found {accuracy:.4f}.\n"
         + (
             "Leave it a share: no percent."
             if close(accuracy, 100 * hits)
@@ -270,7 +270,7 @@ def batch_norm(cls):
     yield (
         "three BatchNorm2d layers",
         kinds == ["BatchNorm2d"] * 3,
-        f"Found {', '.join(kinds) or 'none'}: one after each convolution's ReLU.",
+        f"Found {', '.join(kinds) or 'none'}.\nOne after each convolution's ReLU.",
     )
     widths = [x.shape[1] for _, x in seen]
     yield "for 16, 32 and 64 channels", widths == [16, 32, 64], f"Found {widths}."
@@ -313,7 +313,7 @@ def dropout(cls):
     yield (
         "half of the 512 numbers after the first linear layer are dropped in training",
         0.47 < share < 0.53,
-        f"Found {share:.0%}. " + ("Put nn.Dropout(0.5) before the last linear layer." if share < 0.01 else "Use p=0.5, once."),
+        f"Found {share:.0%}.\n" + ("Put nn.Dropout(0.5) before the last linear layer." if share < 0.01 else "Use p=0.5, once."),
     )
     rest = alive & (dropped != 0)
     yield (

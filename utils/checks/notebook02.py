@@ -39,6 +39,6 @@ def zero_padding(function):
         torch.equal(old, x[:, :, ::2, ::2]),
         "Use x[:, :, ::stride, ::stride], and put the zeros behind the channels of x.",
     )
-    yield "the other channels are zeros", not new.any(), "Found other numbers. F.pad(x, (0, 0, 0, 0, 0, extra)) adds channels of zeros."
+    yield "the other channels are zeros", not new.any(), "Found other numbers.\nF.pad(x, (0, 0, 0, 0, 0, extra)) adds channels of zeros."
     same = function(x, 4, 1)
     yield "4 → 4 channels, stride 1: x comes back as it is", torch.equal(same, x), f"Found shape {tuple(same.shape)} or other numbers."

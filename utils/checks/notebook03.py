@@ -11,30 +11,30 @@ def make_layer(function):
     """function(in_channels, out_channels, blocks, stride) -> module of that many residual blocks; the first changes the shape."""
     layer = function(16, 32, 3, 2)
     kind = isinstance(layer, nn.Module)
-    yield "returns a module", kind, f"Found {type(layer).__name__}: put the blocks into nn.Sequential(*blocks)."
+    yield "returns a module", kind, f"Found {type(layer).__name__}.\nPut the blocks into nn.Sequential(*blocks)."
     if not kind:
         return
     out, seen = inputs(layer.eval(), nn.Conv2d, torch.randn(2, 16, 16, 16))
     main = [m for m, _ in seen if m.kernel_size == (3, 3)]
     projections = [m for m, _ in seen if m.kernel_size == (1, 1)]
-    yield "3 blocks have six 3×3 convolutions", len(main) == 6, f"Found {len(main)}: append `blocks` blocks, the first included."
+    yield "3 blocks have six 3×3 convolutions", len(main) == 6, f"Found {len(main)}.\nAppend `blocks` blocks, the first included."
     strides = [m.stride[0] for m in main]
     yield (
         "the first convolution has the stride, all others 1",
         strides == [2, 1, 1, 1, 1, 1],
-        f"Found {strides}. The stride belongs to the first block alone: every further one would halve the image again.",
+        f"Found {strides}.\nThe stride belongs to the first block alone: every further one would halve the image again.",
     )
     yield "(2, 16, 16, 16) becomes (2, 32, 8, 8)", tuple(out.shape) == (2, 32, 8, 8), f"Found {tuple(out.shape)}."
     yield (
         "one block projects, the others use the identity",
         len(projections) == 1,
-        f"Found {len(projections)} 1×1 convolutions. Only the first block changes the shape.",
+        f"Found {len(projections)} 1×1 convolutions.\nOnly the first block changes the shape.",
     )
     found = count_parameters(layer)
     yield (
         "each block has weights of its own: 51,584 parameters, or 51,648 with BN on the projection",
         found in (51_584, 51_648),
-        f"Found {found:,}. [block] * n is n times the same block: make a new one each time.",
+        f"Found {found:,}.\n[block] * n is n times the same block: make a new one each time.",
     )
     same, seen = inputs(function(16, 16, 2, 1).eval(), nn.Conv2d, torch.randn(2, 16, 8, 8))
     yield (
@@ -43,7 +43,7 @@ def make_layer(function):
         f"Found {tuple(same.shape)} and {len(seen)} convolutions instead of 4.",
     )
     blocks = len(inputs(function(8, 8, 5, 1).eval(), nn.Conv2d, torch.randn(2, 8, 8, 8))[1]) / 2
-    yield "5 blocks are 5 blocks", blocks == 5, f"Found {blocks:g}: use the argument."
+    yield "5 blocks are 5 blocks", blocks == 5, f"Found {blocks:g}.\nUse the argument."
 
 
 @exercise("Follow the shape: 3×32×32 → 32×16×16 (stem) → 32×16×16 → 64×8×8 → 128×4×4 → 128 → num_classes.")
@@ -70,7 +70,7 @@ def resnet25(cls):
     yield (
         "the first block sees 32 channels of 16×16",
         tuple(first_input.shape[1:]) == (32, 16, 16),
-        f"Found {tuple(first_input.shape[1:])}. There is no max-pooling behind the stem: 32×32 images are small.",
+        f"Found {tuple(first_input.shape[1:])}.\nThere is no max-pooling behind the stem: 32×32 images are small.",
     )
     main = [m for m, _ in convs[1:] if m.kernel_size == (3, 3)]
     blocks = {width: sum(m.out_channels == width for m in main) / 2 for width in (32, 64, 128)}
@@ -88,7 +88,7 @@ def resnet25(cls):
     yield (
         "one linear layer, 128 → 10, behind the global average pooling",
         len(linears) == 1 and tuple(last.shape) == (2, 128),
-        f"Found {[tuple(given.shape) for _, given in linears]} going into linear layers: pool to (N, 128), then one layer.",
+        f"Found {[tuple(given.shape) for _, given in linears]} going into linear layers.\nPool to (N, 128), then one layer.",
     )
     yield (
         "the output is logits: any numbers, positive or negative",
@@ -109,5 +109,5 @@ def resnet25(cls):
     yield (
         "64×64 images work, too",
         large == (1, 10),
-        f"Found {large}. nn.AdaptiveAvgPool2d(1) or x.mean((2, 3)) pools whatever size there is; AvgPool2d(4) fits 32×32 images alone.",
+        f"Found {large}.\nnn.AdaptiveAvgPool2d(1) or x.mean((2, 3)) pools whatever size there is; AvgPool2d(4) fits 32×32 images alone.",
     )

@@ -12,7 +12,7 @@ BOTH_PATHS = "When they are added, both paths must have the same shape: the proj
 
 def _expansion(cls, right):
     found = getattr(cls, "expansion", None)
-    return f"expansion is {right}", found == right, f"Found {found}: write `expansion = {right}` in the class, above __init__."
+    return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
 
 
 @exercise(BOTH_PATHS)
@@ -37,29 +37,29 @@ def make_stage(function):
         name, width = block.__name__, 32 * block.expansion
         stage = function(block, 16, 32, 3, 2)
         kind = isinstance(stage, nn.Module)
-        yield f"{name}: returns a module", kind, f"Found {type(stage).__name__}: put the blocks into nn.Sequential(*blocks)."
+        yield f"{name}: returns a module", kind, f"Found {type(stage).__name__}.\nPut the blocks into nn.Sequential(*blocks)."
         if not kind:
             return
         out, seen = inputs(stage.eval(), nn.Conv2d, torch.randn(2, 16, 16, 16))
         made = [m for m in stage.modules() if type(m) is block]
-        yield f"{name}: 3 blocks", len(made) == 3, f"Found {len(made)}: append `blocks` blocks, the first included, made by `block`."
+        yield f"{name}: 3 blocks", len(made) == 3, f"Found {len(made)}.\nAppend `blocks` blocks, the first included, made by `block`."
         yield f"{name}: (2, 16, 16, 16) becomes (2, {width}, 8, 8)", tuple(out.shape) == (2, width, 8, 8), f"Found {tuple(out.shape)}."
         strided = [m.stride[0] for m, _ in seen if m.stride[0] != 1]
         yield (
             f"{name}: the first block has the stride, on the main path and the shortcut",
             strided == [2, 2],
-            f"Found {len(strided)} convolutions with a stride. It belongs to the first block alone.",
+            f"Found {len(strided)} convolutions with a stride.\nIt belongs to the first block alone.",
         )
         yield (
             f"{name}: one block projects, the others use the identity",
             len(seen) == convs,
-            f"Found {len(seen)} convolutions instead of {convs}. From the second on, the blocks read channels * block.expansion.",
+            f"Found {len(seen)} convolutions instead of {convs}.\nFrom the second on, the blocks read channels * block.expansion.",
         )
         found = count_parameters(stage)
         yield (
             f"{name}: each block has weights of its own: {parameters:,} parameters",
             found == parameters,
-            f"Found {found:,}. [block] * n is n times the same block: make a new one each time.",
+            f"Found {found:,}.\n[block] * n is n times the same block: make a new one each time.",
         )
     same, seen = inputs(function(models.BasicBlock, 16, 16, 2, 1).eval(), nn.Conv2d, torch.randn(2, 16, 8, 8))
     yield (
@@ -80,19 +80,19 @@ def resnet(cls):
     out, seen = inputs(model, (nn.Conv2d, nn.Linear), torch.randn(2, 3, 64, 64))
     yield "two images give logits of shape (2, 1000)", tuple(out.shape) == (2, 1000), f"Found {tuple(out.shape)}."
     convs = [(m, given) for m, given in seen if isinstance(m, nn.Conv2d)]
-    yield _stem(convs, 7, 2, 64, 16, "a 3×3 max-pooling with stride 2 follows BN and ReLU")
+    yield _stem(convs, 7, 2, 64, 16, "A 3×3 max-pooling with stride 2 follows BN and ReLU")
     described = [(m.out_channels, m.stride[0]) for m, _ in convs[1:] if m.kernel_size == (3, 3)]
     counts = {width: sum(w == width for w, _ in described) // 2 for width in (64, 128, 256, 512)}
     yield (
         "layers [1, 2, 1, 1] gives 1, 2, 1 and 1 blocks of 64, 128, 256 and 512 channels",
         counts == {64: 1, 128: 2, 256: 1, 512: 1},
-        f"Found {counts}: take the numbers of blocks from `layers`.",
+        f"Found {counts}.\nTake the numbers of blocks from `layers`.",
     )
     strides = [stride for _, stride in described]
     yield (
         "stages 2, 3 and 4 start with stride 2, stage 1 with stride 1",
         strides == [1, 1, 2, 1, 1, 1, 2, 1, 2, 1],
-        f"Found {strides}. The max-pooling has halved the image before stage 1.",
+        f"Found {strides}.\nThe max-pooling has halved the image before stage 1.",
     )
     last = [given for m, given in seen if isinstance(m, nn.Linear)]
     yield (
@@ -110,7 +110,7 @@ def resnet(cls):
     ):
         found = count_parameters(cls(block, layers, **arguments))
         given = "".join(f", {name}={value!r}" for name, value in arguments.items())
-        fixed = " The linear layer reads 512 * block.expansion channels." if found - parameters == -1_536_000 else ""
+        fixed = "\nThe linear layer reads 512 * block.expansion channels." if found - parameters == -1_536_000 else ""
         name = f"ResNet({block.__name__}, {layers}{given})"
         yield f"{name}: {parameters:,} parameters", found == parameters, f"Found {found:,}, {found - parameters:+,}.{fixed}"
     for size in (96, 130):
@@ -121,11 +121,11 @@ def resnet(cls):
         yield (
             f"{size}×{size} images work, too",
             shape == (1, 1000),
-            f"Found {shape}. nn.AdaptiveAvgPool2d(1) pools whatever size there is; AvgPool2d(7) or a fixed linear layer does not.",
+            f"Found {shape}.\nnn.AdaptiveAvgPool2d(1) pools whatever size there is; AvgPool2d(7) or a fixed linear layer does not.",
         )
     small = cls(basic, [1, 1, 1, 1], num_classes=10, stem="cifar").eval()
     convs = inputs(small, nn.Conv2d, torch.randn(2, 3, 32, 32))[1]
-    yield _stem(convs, 3, 1, 32, 32, 'stem="cifar" has no max-pooling: 32×32 images are small')
+    yield _stem(convs, 3, 1, 32, 32, 'With stem="cifar" there is no max-pooling: 32×32 images are small')
 
 
 def _stem(convs, kernel, stride, size, inside, advice):
@@ -138,5 +138,5 @@ def _stem(convs, kernel, stride, size, inside, advice):
     return (
         f"{size}×{size} images: stem {kernel}×{kernel}, stride {stride}, BN, ReLU; stage 1 sees 64×{inside}×{inside}",
         right,
-        f"Found {found}; stage 1 sees {behind}, {'no' if (first_input >= 0).all() else 'with'} negative numbers; {advice}.",
+        f"Found {found}; stage 1 sees {behind}, {'no' if (first_input >= 0).all() else 'with'} negative numbers.\n{advice}.",
     )
