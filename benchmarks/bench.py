@@ -35,7 +35,8 @@ from utils import data, models, train
 
 DEVICE = train.device()
 CUDA = DEVICE.type == "cuda"
-ROUNDS = 5
+RESULTS = Path(__file__).parent / "results"
+ROUNDS, LOADER_IMAGES = 5, 5_120
 WORKERS = 2 if not CUDA else min(8, os.cpu_count())
 # name: (network, side of the images, batch size, images a round on a CPU, and on CUDA)
 WORKLOADS = {
@@ -200,16 +201,16 @@ def measure(workload):
     return found
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure training speed.")
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.memory:
         return measure_memory(*options.memory)
     name = train.device_name(DEVICE)
     print(f"{name}; torch {torch.__version__}; medians of {ROUNDS} rounds, {WORKERS} workers\n")
-    split = data.synthetic("cifar100", train=5_120, test=10).train
+    split = data.synthetic("cifar100", train=LOADER_IMAGES, test=10).train
     loaders = {side: loader_of(side, split, 32, 256) for side in ("shared", "textbook", "workers")}
     works = {side: lambda loader=loader: [len(labels) for _, labels in loader] for side, loader in loaders.items()}
     works["shared"] = lambda: [len(labels) for _ in range(10) for _, labels in loaders["shared"]]  # long enough to time
@@ -234,9 +235,8 @@ def main():
         ratios = f"{row['ratio']['textbook']['median']:10.2f} {row['ratio']['tuned']['median']:10.2f}"
         print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:26.0%}", flush=True)
     record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
-    path = Path(__file__).parent / "results" / f"{DEVICE.type}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record | results, indent=1) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The bench measures what it says; its figures are not looked at here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils import models
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import bench  # noqa: E402
+
+
+def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+    monkeypatch.setattr(bench, "LOADER_IMAGES", 64)
+    monkeypatch.setattr(bench, "peak", lambda: 1e11)
+    monkeypatch.setattr(bench, "memory", lambda workload, side: 10**8)
+    monkeypatch.setitem(bench.WORKLOADS, "CNN", (lambda: models.CNN(100), 32, 16, 32, 32))
+    bench.main(["--only", "CNN"])
+    record = json.loads((tmp_path / f"{bench.DEVICE.type}.json").read_text())
+    assert {"device", "torch", "python", "rounds", "workers", "loader", "CNN"} <= set(record)
+    speeds = record["CNN"]["images_per_second"]
+    assert set(speeds) == {"shared", "textbook", "workers", "tuned"} and all(speed > 0 for speed in speeds.values())
+    assert all(low <= r["median"] <= high for r in record["CNN"]["ratio"].values() for low, high in [r["range"]])
+    assert record["CNN"]["share_of_peak"] > 0 and set(record["CNN"]["first_batch_seconds"]) == {"shared", "textbook", "workers"}
+    assert "CNN" in capsys.readouterr().out
+
+
+def test_all_ways_get_the_same_images(monkeypatch):
+    split = bench.data.synthetic("cifar100", train=20, test=10).train
+    for side in bench.LOOPS:
+        labels = [int(label) for _, batch in bench.loader_of(side, split, 32, 8) for label in batch]
+        assert sorted(labels) == sorted(split.labels.tolist())
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "first"), [(lambda: models.CNN(100), 32, 32 * 32 * 27 * 16), (models.resnet18, 96, 48 * 48 * 147 * 64)]
+)
+def test_operations_of_a_step(make, size, first):
+    """Forward, and backward for weights and inputs, but the first layer has no gradient for its input."""
+    assert bench.operations(make(), size) == 2 * (3 * models.macs(make(), (3, size, size)) - first)
