@@ -151,9 +151,12 @@ def test_a_finished_notebook_is_not_run_again_while_nothing_has_changed(project,
     assert runs(project) == 1 and "not run again" in out and "ok, kept" in out and out.rstrip().endswith("seven")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[1].source += "  # a comment"
+    notebook.cells.append(nbformat.v4.new_markdown_cell("a new text"))
     nbformat.write(notebook, path)
     assert run_all.main(["--budget", "smoke", "--store"]) == 0 and runs(project) == 1
-    assert nbformat.read(path, as_version=4).cells[1].outputs[0].text == "Main result: seven\n"
+    stored = nbformat.read(path, as_version=4)
+    assert stored.cells[1].outputs[0].text == "Main result: seven\n" and stored.cells[1].source.endswith("# a comment")
+    assert stored.cells[2].source == "a new text"
 
 
 def test_a_finished_notebook_is_run_again_when_something_has(project, monkeypatch):

@@ -191,13 +191,14 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def store_outputs(notebook, path):
-    """Write the executed notebook over its source, without the injected parameters and without timings."""
+def store_outputs(executed, path):
+    """Put the outputs of an executed copy into the notebook, whose text may have been edited meanwhile, without timings."""
     import nbformat
 
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    notebook = read(path)
+    outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
     for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
-        cell.execution_count = number
+        cell.execution_count, cell.outputs = number, outputs.get(cell.id, [])
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number
