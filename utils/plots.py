@@ -41,6 +41,9 @@ def curves(runs, title, gap=False):
             difference = 100 * (seeds["train_accuracy"] - seeds["val_accuracy"]).mean(0)
             axes[2].plot(epochs, difference, **look, **marks, label=name)
     axes[0].set(title="Loss", ylabel="cross-entropy per image")
+    low, high = axes[0].dataLim.intervaly
+    if high > 100 * low:  # a run that went wild must not flatten all others
+        axes[0].set_yscale("log")
     axes[1].set(title="Accuracy", ylabel="% of images")
     if gap:
         axes[2].axhline(0, color="gray", linewidth=1)
