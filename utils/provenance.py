@@ -21,7 +21,7 @@ def source(notebook):
     cells = json.loads(Path(notebook).read_text())["cells"]
     codes = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     codes += [Path(__file__).with_name(f"{name}.py").read_text() for name in COMPUTING]
-    return _short([_meaning(code) for code in codes])
+    return short([_meaning(code) for code in codes])
 
 
 def fingerprint(notebook, parameters):
@@ -30,7 +30,7 @@ def fingerprint(notebook, parameters):
     files = sorted({file for place in places if place.is_dir() for file in place.rglob("*") if file.is_file()})
     found = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     environment = [os.environ.get(name) for name in ("RESNET_BUDGET", "RESNET_DATA", "CUDA_VISIBLE_DEVICES")]
-    return _short([source(notebook), parameters, environment, found, versions()])
+    return short([source(notebook), parameters, environment, found, versions()])
 
 
 def versions():
@@ -44,7 +44,8 @@ def versions():
     return found
 
 
-def _short(what):
+def short(what):
+    """Twelve characters that stand for a value."""
     return hashlib.sha256(repr(what).encode()).hexdigest()[:12]
 
 

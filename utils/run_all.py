@@ -164,7 +164,7 @@ def checkpoints(path, mark):
 @contextlib.contextmanager
 def alone(mark):
     """Yields whether no other process is at the same run."""
-    place = provenance._short([str(ROOT), mark, os.getuid()])
+    place = provenance.short([str(ROOT), mark, os.getuid()])
     with open(Path(tempfile.gettempdir(), f"learn-resnets-{place}.lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

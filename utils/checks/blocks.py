@@ -5,6 +5,8 @@ from torch import nn
 
 from .framework import count_parameters, inputs
 
+BOTH_PATHS = "When they are added, both paths must have the same shape: the projection needs the block's stride and all output channels."
+
 
 def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), expansion=1, norm=None, preactivated=False):
     """What a block must satisfy for one choice of its arguments; yields (claim, holds, hint).

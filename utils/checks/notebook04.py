@@ -7,22 +7,20 @@ from .. import models
 from . import blocks
 from .framework import count_parameters, exercise, inputs
 
-BOTH_PATHS = "When they are added, both paths must have the same shape: the projection needs the block's stride and all output channels."
-
 
 def _expansion(cls, right):
     found = getattr(cls, "expansion", None)
     return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
 
 
-@exercise(BOTH_PATHS)
+@exercise(blocks.BOTH_PATHS)
 def basic_block(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, BN behind the projection."""
     yield _expansion(cls, 1)
     yield from blocks.in_short("BasicBlock", cls, [(64, 64, 1, [73_984]), (64, 128, 2, [230_144]), (16, 32, 1, [14_528])], norm=True)
 
 
-@exercise(BOTH_PATHS)
+@exercise(blocks.BOTH_PATHS)
 def bottleneck(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 4: 1×1, 3×3 with the stride, 1×1 to four times the channels."""
     yield _expansion(cls, 4)
