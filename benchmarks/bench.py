@@ -42,9 +42,9 @@ WORKERS = 2 if not CUDA else min(8, os.cpu_count())
 WORKLOADS = {
     "CNN": (lambda: models.CNN(100), 32, 256, 5_120, 40_960),
     "ResNet-25": (lambda: models.resnet25(100), 32, 128, 512, 40_960),
-    "ResNet-18, CIFAR stem": (lambda: models.resnet18(100, stem="cifar"), 32, 128, 256, 20_480),
-    "ResNet-18 at 96×96": (lambda: models.resnet18(100), 96, 64, 192, 20_480),
-    "ResNet-50 at 224×224": (lambda: models.resnet50(100), 224, 16 if not CUDA else 128, 16, 5_120),
+    "ResNet-18-CIFAR-stem": (lambda: models.resnet18(100, stem="cifar"), 32, 128, 256, 20_480),
+    "ResNet-18-at-96": (lambda: models.resnet18(100), 96, 64, 192, 20_480),
+    "ResNet-50-at-224": (lambda: models.resnet50(100), 224, 16 if not CUDA else 128, 16, 5_120),
 }
 
 
