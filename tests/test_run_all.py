@@ -62,6 +62,15 @@ def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
     assert executed(project) == ["01_fails.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
 
 
+def test_stored_outputs_have_no_remains_of_a_progress_bar(project):
+    path = project(
+        "01_a.ipynb", "print('10 %', end='\\r'); print('20 %', end='\\r'); print('    ', end='\\r')", "print('50 %', end='\\rdone\\n')"
+    )
+    assert run_all.main(["--budget", "smoke", "--store"]) == 0
+    cells = nbformat.read(path, as_version=4).cells
+    assert cells[1].outputs == [] and cells[2].outputs[0].text == "done\n"
+
+
 def test_only_some(project, capsys):
     for name in ("01_a.ipynb", "02_b.ipynb", "03_c.ipynb"):
         project(name, "1")

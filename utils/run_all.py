@@ -202,6 +202,9 @@ def store_outputs(executed, path):
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number
+            if "text" in output:  # what a progress bar has overwritten
+                output.text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+        cell.outputs = [output for output in cell.outputs if output.get("text", "shown")]
     for part in (notebook, *notebook.cells):
         for key in ("papermill", "execution", "widgets"):
             part.metadata.pop(key, None)
