@@ -36,7 +36,7 @@ from utils import data, models, train
 DEVICE = train.device()
 CUDA = DEVICE.type == "cuda"
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, LOADER_IMAGES = 5, 5_120
+ROUNDS, LOADER_IMAGES = 5 if CUDA else 3, 5_120
 WORKERS = 2 if not CUDA else min(8, os.cpu_count())
 # name: (network, side of the images, batch size, images a round on a CPU, and on CUDA)
 WORKLOADS = {
@@ -229,14 +229,14 @@ def main(arguments=None):
         *[f"{v:10,.0f}" for v in row["images_per_second"].values()],
         f"{'':10} {row['ratio']['textbook']['median']:10.1f}",
     )
+    record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
+    RESULTS.mkdir(exist_ok=True)
     for workload in options.only:
         results[workload] = row = measure(workload)
         speeds = " ".join(f"{v:10,.1f}" for v in row["images_per_second"].values())
         ratios = f"{row['ratio']['textbook']['median']:10.2f} {row['ratio']['tuned']['median']:10.2f}"
         print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:26.0%}", flush=True)
-    record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")
+        (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")  # after each, should it be stopped
 
 
 if __name__ == "__main__":
