@@ -143,8 +143,8 @@ def finished(path, mark):
         record = json.loads((EXECUTED / f"{path.stem}.json").read_text())
     except (OSError, ValueError):
         return None
-    whole = record.get("fingerprint") == mark and all((ROOT / name).exists() for name in record["written"])
-    return record["result"] if whole else None
+    complete = record.get("fingerprint") == mark and all((ROOT / name).exists() for name in record["written"])
+    return record["result"] if complete else None
 
 
 def remember(path, mark, result, start):

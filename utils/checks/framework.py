@@ -82,5 +82,11 @@ def inputs(model, kinds, x):
             hook.remove()
 
 
+def are_probabilities(out):
+    """Whether each row of a network's output is a softmax, or the logarithm of one."""
+    one = torch.ones(len(out))
+    return torch.allclose(out.exp().sum(1), one, atol=1e-3) or torch.allclose(out.sum(1), one, atol=1e-3)
+
+
 def count_parameters(model):
     return sum(p.numel() for p in model.parameters())
