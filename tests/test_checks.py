@@ -8,13 +8,15 @@ import answers02
 import answers03
 import answers04
 import answers05
+import answers06
 import pytest
 import torch
 
 from utils import checks, models
 from utils.checks import framework
 
-EXERCISES = answers01.EXERCISES | answers02.EXERCISES | answers03.EXERCISES | answers04.EXERCISES | answers05.EXERCISES
+MODULES = (answers01, answers02, answers03, answers04, answers05, answers06)
+EXERCISES = {check: answers for module in MODULES for check, answers in module.EXERCISES.items()}
 
 
 @pytest.mark.parametrize(("check", "name"), [(check, name) for check, (right, _) in EXERCISES.items() for name in right])

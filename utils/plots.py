@@ -81,15 +81,22 @@ def image_grid(images, labels=None, columns=8, title=None, colours=None):
     return figure
 
 
-def over_depth(depths, panels, ylabel, title, xlabel="layers"):
-    """Lines over the number of layers, on a logarithmic scale; one panel beside the other. panels: {title: {name: values}}."""
+def over_depth(depths, panels, ylabel, title, xlabel="layers", scale="log"):
+    """Lines over the number of layers; one panel beside the other. panels: {title: {name: values}}.
+
+    values: one for each depth, or a list of such lists, one for each seed: the line is their mean, the band reaches from the lowest to
+    the highest.
+    """
     few = len(depths) < 10  # each has a marker and a tick, and the panels can be compared
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=few, squeeze=False, layout="constrained")
     for axis, (panel, lines) in zip(axes[0], panels.items(), strict=True):
         for number, (name, values) in enumerate(lines.items()):
+            seeds = np.atleast_2d(values)
             look = {"color": COLOURS[number], "linestyle": DASHES[number]}
-            axis.plot(depths, values, label=name, marker=MARKERS[number], markevery=1 if few else 6, **look)
-        axis.set(title=panel, xlabel=xlabel, yscale="log")
+            axis.plot(depths, seeds.mean(0), label=name, marker=MARKERS[number], markevery=1 if few else 6, **look)
+            if len(seeds) > 1:
+                axis.fill_between(depths, seeds.min(0), seeds.max(0), color=look["color"], alpha=0.15, linewidth=0)
+        axis.set(title=panel, xlabel=xlabel, yscale=scale)
         if few:
             axis.set_xticks(depths)
     axes[0, 0].set_ylabel(ylabel)

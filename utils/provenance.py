@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPUTING = ("data", "experiment", "models", "synthetic", "train")  # the modules that a result depends on
+COMPUTING = ("blocks", "data", "experiment", "models", "synthetic", "train")  # the modules that a result depends on
 PACKAGES = ("torch", "torchvision", "numpy")
 
 

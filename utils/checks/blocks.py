@@ -15,7 +15,7 @@ def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), ex
     `channels`. norm: whether a BN stands behind the projection; None allows both.
     """
     name = f"{in_channels} → {channels * expansion} channels, stride {stride}"
-    block, x = _disturb(cls(in_channels, channels, stride)).eval(), torch.randn(2, in_channels, 8, 8)
+    block, x = disturb(cls(in_channels, channels, stride)).eval(), torch.randn(2, in_channels, 8, 8)
     before = x.clone()
     out, seen = inputs(block, (nn.Conv2d, nn.BatchNorm2d), x)
     shape = (2, channels * expansion, 8 // stride, 8 // stride)
@@ -58,7 +58,7 @@ def claims(cls, in_channels, channels, stride, parameters, *, kernels=(3, 3), ex
             "Found a 1×1 convolution.\nWhere the shape stays the same, add x itself: that is what lets the signal through unchanged.",
         )
     projected = [m(given) for m, given in every_conv if m in projections]  # the BN that sees this belongs to the shortcut
-    norms = [m for m, given in seen if isinstance(m, nn.BatchNorm2d) and not any(_same(given, p) for p in projected)]
+    norms = [m for m, given in seen if isinstance(m, nn.BatchNorm2d) and not any(same(given, p) for p in projected)]
     aside = [m for m, given in seen if isinstance(m, nn.BatchNorm2d) and m not in norms]
     place = "before" if preactivated else "behind"
     yield (
@@ -99,7 +99,7 @@ def in_short(name, cls, cases, **design):
         yield f"{name}({in_channels}, {channels}, stride={stride}): shape, layers, order, shortcut, parameters, gradient", True, ""
 
 
-def _disturb(model):
+def disturb(model):
     """Give every BN other numbers than those it starts with, so that no step of a block is invisible."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -108,7 +108,7 @@ def _disturb(model):
     return model
 
 
-def _same(a, b):
+def same(a, b):
     return b is not None and a.shape == b.shape and torch.allclose(a, b, atol=1e-4)
 
 
@@ -118,7 +118,7 @@ def _projections(convs, x, out_channels, kernels):
     if kernels[0] == 3:
         return [m for m, _ in candidates]  # the main path has none
     starts = [given for m, given in convs if m.out_channels != out_channels][:1]
-    return [m for m, given in candidates if any(_same(given, start) for start in (x, *starts))]
+    return [m for m, given in candidates if any(same(given, start) for start in (x, *starts))]
 
 
 def _expected(kernels, in_channels, channels, out_channels, stride):
@@ -128,7 +128,7 @@ def _expected(kernels, in_channels, channels, out_channels, stride):
 
 
 @torch.no_grad()
-def _along(x, steps, convs, norms):
+def along(x, steps, convs, norms):
     """Send x through the layers in the order that `steps` spells: c, the next convolution; b, the next BN; r, a ReLU.
     None where their shapes don't fit."""
     convs, norms = iter(convs), iter(norms)
@@ -143,12 +143,12 @@ def _along(x, steps, convs, norms):
 
 def _verdict(claim, out, right, mistakes):
     """The claim that `out` is `right`; if it is not, the hint of the mistake that gives `out`. mistakes: (residual, shortcut, hint)."""
-    if _same(out, right):
+    if same(out, right):
         return claim, True, ""
     for residual, shortcut, hint in mistakes:
         if residual is not None and residual.shape == out.shape:
             total = residual + shortcut
-            if _same(out, total) or _same(out, torch.relu(total)):
+            if same(out, total) or same(out, torch.relu(total)):
                 return claim, False, hint
     return claim, False, "The layers are there, but their order or the addition differs."
 
@@ -160,20 +160,20 @@ NOT_ADDED = "The shortcut is not added."
 def _original(name, out, x, convs, norms, shortcut):
     n, relu, s = len(convs), torch.relu, shortcut(x)
     steps = "cbr" * (n - 1) + "cb"
-    residual = _along(x, steps, convs, norms)
+    residual = along(x, steps, convs, norms)
     inner = "ReLU(BN(conv(x)))" if n == 2 else "ReLU(BN(conv(ReLU(BN(conv(x))))))"
     claim = f"{name}: the output is ReLU(BN(conv({inner})) + shortcut(x))"
-    if _same(out, residual + s):
+    if same(out, residual + s):
         return claim, False, "The ReLU after the addition is missing."
-    before_bn = _along(x, steps[:-1], convs, norms)
+    before_bn = along(x, steps[:-1], convs, norms)
     ahead = "BN and ReLU stand before the convolutions: that is pre-activation, a later idea. Here, each BN follows its convolution."
     mistakes = [
         (relu(residual), s, "The ReLU is applied to the residual before the addition: it can then never be negative. Add first."),
         (residual, 0, NOT_ADDED),
-        (_along(x, "cb" * n, convs, norms), s, "The ReLU between the convolutions is missing."),
-        (_along(x, "crb" + steps[3:], convs, norms), s, "The ReLU stands before the first BN: the order is convolution, BN, ReLU."),
+        (along(x, "cb" * n, convs, norms), s, "The ReLU between the convolutions is missing."),
+        (along(x, "crb" + steps[3:], convs, norms), s, "The ReLU stands before the first BN: the order is convolution, BN, ReLU."),
         (norms[-1](before_bn + s), 0, "The shortcut is added before the last BN: it belongs behind it."),
-        (_along(x, "brc" * n, convs, norms), s, ahead),
+        (along(x, "brc" * n, convs, norms), s, ahead),
     ]
     return _verdict(claim, out, relu(residual + s), mistakes)
 
@@ -181,13 +181,13 @@ def _original(name, out, x, convs, norms, shortcut):
 @torch.no_grad()
 def _preactivated(name, out, x, convs, norms, shortcut):
     n, projects = len(convs), len(shortcut) > 0
-    active = _along(x, "br", convs, norms)
+    active = along(x, "br", convs, norms)
     claim = f"{name}: each convolution reads ReLU(BN(…)), and the sum is the output"
     behind = "The BNs follow the convolutions: in a pre-activated block, BN and ReLU stand before each of them."
     if active is None:
         return claim, False, behind
-    residual, s = _along(x, "brc" * n, convs, norms), shortcut(active if projects else x)
-    if residual is not None and _same(out, torch.relu(residual + s)) and not _same(out, residual + s):
+    residual, s = along(x, "brc" * n, convs, norms), shortcut(active if projects else x)
+    if residual is not None and same(out, torch.relu(residual + s)) and not same(out, residual + s):
         return claim, False, "A ReLU follows the addition: then it isn't pre-activation. Return the sum as it is."
     other = shortcut(x) if projects else active
     whose = (
@@ -198,9 +198,9 @@ def _preactivated(name, out, x, convs, norms, shortcut):
     mistakes = [
         (residual, 0, NOT_ADDED),
         (residual, other, whose),
-        (_along(x, "bc" * n, convs, norms), s, "The ReLUs are missing."),
-        (_along(x, "brc" * (n - 1), convs, norms), s, "The last convolution is left out."),
-        (_along(x, "cbr" * (n - 1) + "cb", convs, norms), shortcut(x), behind),
-        (_along(x, "cbr" * n, convs, norms), shortcut(x), behind),
+        (along(x, "bc" * n, convs, norms), s, "The ReLUs are missing."),
+        (along(x, "brc" * (n - 1), convs, norms), s, "The last convolution is left out."),
+        (along(x, "cbr" * (n - 1) + "cb", convs, norms), shortcut(x), behind),
+        (along(x, "cbr" * n, convs, norms), shortcut(x), behind),
     ]
     return _verdict(claim, out, residual + s if residual is not None else None, mistakes)
