@@ -23,20 +23,22 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import torch
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from utils import data, models, train
+from utils import data, models, run_all, train
 
 DEVICE = train.device()
 CUDA = DEVICE.type == "cuda"
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, LOADER_IMAGES = 5 if CUDA else 3, 5_120
+ROUNDS, LOADER_IMAGES, GROWTH = 5 if CUDA else 3, 5_120, (1_000, 10_000, 50_000)
 WORKERS = 2 if not CUDA else min(8, os.cpu_count())
 # name: (network, side of the images, batch size, images a round on a CPU, and on CUDA)
 WORKLOADS = {
@@ -174,11 +176,11 @@ def memory(workload, side):
 def measure_memory(workload, side):
     make, size, batch_size, *_ = WORKLOADS[workload]
     split = data.synthetic("cifar100", train=2 * batch_size, test=10).train
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_memory()
     one_pass = trainer(side, make, split, size, batch_size)
     for _ in range(2):
         seconds(one_pass)
-    print(torch.cuda.max_memory_allocated() if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    print(torch.cuda.max_memory_allocated() if CUDA else peak_memory() - before)
 
 
 def measure(workload):
@@ -201,11 +203,61 @@ def measure(workload):
     return found
 
 
+def growth():
+    """The shared loader with few and with many images: seconds an image, and memory in bytes beyond the images themselves."""
+    found = {}
+    for images in GROWTH:
+        split = data.synthetic("cifar100", train=images, test=10).train
+        loader = loader_of("shared", split, 32, 256)
+        passes = GROWTH[-1] // images
+        once = [seconds(lambda loader=loader, passes=passes: [len(y) for _ in range(passes) for _, y in loader]) for _ in range(4)]
+        found[str(images)] = {"seconds_per_image": statistics.median(once[1:]) / passes / images}
+        if not CUDA:
+            out = subprocess.run(
+                [sys.executable, __file__, "--loader-memory", str(images)], capture_output=True, text=True, check=True
+            ).stdout
+            found[str(images)]["extra_bytes"] = int(out.split()[-1])
+    return found
+
+
+def measure_loader_memory(images):
+    split = data.synthetic("cifar100", train=images, test=10).train
+    for _ in loader_of("shared", split[:512], 32, 256):  # what PyTorch itself needs for a first batch
+        pass
+    before = peak_memory()
+    for _ in loader_of("shared", split, 32, 256):
+        pass
+    print(peak_memory() - before)
+
+
+def runner_overhead():
+    """Seconds that the runner, papermill and the kernel's start add to a notebook's own work, here one import."""
+    cells = [nbformat.v4.new_code_cell("DEVICE = 'auto'", metadata={"tags": ["parameters"]})]
+    cells.append(nbformat.v4.new_code_cell("import time\nstart = time.perf_counter()\nimport torch\nprint(time.perf_counter() - start)"))
+    with tempfile.TemporaryDirectory() as folder:
+        run_all.EXECUTED = Path(folder)
+        path = Path(folder, "00_empty.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+        spent = []
+        for _ in range(4):
+            whole = seconds(lambda: run_all.run(path, {"DEVICE": "cpu"}))
+            imported = float(nbformat.read(path, as_version=4).cells[-1].outputs[0].text)  # the executed copy has taken its place
+            spent.append(whole - imported)
+    return round(statistics.median(spent[1:]), 2)
+
+
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure training speed.")
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--loader-memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.loader_memory:
+        return measure_loader_memory(options.loader_memory)
     if options.memory:
         return measure_memory(*options.memory)
     name = train.device_name(DEVICE)
@@ -230,6 +282,10 @@ def main(arguments=None):
         f"{'':10} {row['ratio']['textbook']['median']:10.1f}",
     )
     record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
+    record |= {"growth": growth(), "runner_overhead_seconds": runner_overhead()}
+    few, many = (record["growth"][str(images)]["seconds_per_image"] for images in (GROWTH[0], GROWTH[-1]))
+    print(f"loader: an image of {GROWTH[-1]:,} takes {many / few:.2f} times as long as one of {GROWTH[0]:,}")
+    print(f"runner: a notebook takes {record['runner_overhead_seconds']} s beside its own work")
     RESULTS.mkdir(exist_ok=True)
     for workload in options.only:
         results[workload] = row = measure(workload)

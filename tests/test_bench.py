@@ -16,6 +16,8 @@ def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     monkeypatch.setattr(bench, "ROUNDS", 2)
     monkeypatch.setattr(bench, "LOADER_IMAGES", 64)
+    monkeypatch.setattr(bench, "GROWTH", (32, 64))
+    monkeypatch.setattr(bench, "runner_overhead", lambda: 1.0)
     monkeypatch.setattr(bench, "peak", lambda: 1e11)
     monkeypatch.setattr(bench, "memory", lambda workload, side: 10**8)
     monkeypatch.setitem(bench.WORKLOADS, "CNN", (lambda: models.CNN(100), 32, 16, 32, 32))
@@ -25,6 +27,7 @@ def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     speeds = record["CNN"]["images_per_second"]
     assert set(speeds) == {"shared", "textbook", "workers", "tuned"} and all(speed > 0 for speed in speeds.values())
     assert all(low <= r["median"] <= high for r in record["CNN"]["ratio"].values() for low, high in [r["range"]])
+    assert set(record["growth"]) == {"32", "64"} and all(row["seconds_per_image"] > 0 for row in record["growth"].values())
     assert record["CNN"]["share_of_peak"] > 0 and set(record["CNN"]["first_batch_seconds"]) == {"shared", "textbook", "workers"}
     assert "CNN" in capsys.readouterr().out
 

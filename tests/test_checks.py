@@ -9,13 +9,14 @@ import answers03
 import answers04
 import answers05
 import answers06
+import answers08
 import pytest
 import torch
 
 from utils import checks, models
 from utils.checks import framework
 
-MODULES = (answers01, answers02, answers03, answers04, answers05, answers06)
+MODULES = (answers01, answers02, answers03, answers04, answers05, answers06, answers08)
 EXERCISES = {check: answers for module in MODULES for check, answers in module.EXERCISES.items()}
 
 

@@ -286,3 +286,58 @@ def test_notebook_05_builds_the_same_blocks():
     for name, right in (("PreActBlock", models.PreActBlock), ("PreActBottleneck", models.PreActBottleneck)):
         for arguments in ((32, 32), (32, 64, 2), (32, 8), (16, 32)):
             same_network(scope[name](*arguments), right(*arguments), torch.randn(4, arguments[0], 9, 9))
+
+
+# ---- notebooks 06 and 08: plain networks, Inception, ResNeXt --------------------------------------------------------
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (56, 0.85), (110, 1.7)])
+def test_plain_networks_are_residual_ones_without_shortcuts(depth, millions):
+    plain, v1 = models.cifar_resnet(depth, "plain"), models.cifar_resnet(depth)
+    assert count(plain) == count(v1) and round(count(v1) / 1e6, 2 if depth < 110 else 1) == millions
+    plain.load_state_dict(v1.state_dict())  # the same layers
+    x = torch.randn(2, 3, 32, 32)
+    assert not torch.allclose(plain(x), v1(x), atol=1e-2)
+    for block in v1.modules():
+        if isinstance(block, models.BasicBlock):
+            block.shortcut = NoShortcut()
+    torch.testing.assert_close(plain.eval()(x), v1.eval()(x))
+
+
+class NoShortcut(nn.Module):
+    def forward(self, x):
+        return 0
+
+
+def test_notebook_06_builds_the_same_block():
+    block = solutions("06_depth.ipynb", "plain-solution")["PlainBlock"]
+    same_network(block(16, 32, 2), models.PlainBlock(16, 32, 2), torch.randn(4, 16, 9, 9))
+
+
+def test_resnext50_is_torchvisions():
+    ours, theirs = models.resnext50(), torchvision.models.resnext50_32x4d()
+    assert count(ours) == 25_028_904
+    same_network(ours, theirs, torch.randn(4, 3, 64, 64))
+
+
+def test_inception_block_is_torchvisions_but_for_its_third_kernel():
+    """torchvision's third path has a 3×3 kernel where the paper has 5×5 (a bug that it keeps for the sake of its weights)."""
+    from torchvision.models.googlenet import Inception
+
+    sizes = (192, 64, (96, 128), (16, 32), 32)
+    theirs = Inception(192, 64, 96, 128, 16, 32, 32)
+    ours = models.InceptionBlock(*sizes)
+    ours.five[1][0] = nn.Conv2d(16, 32, 3, padding=1, bias=False)
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.001
+    same_network(ours, theirs, torch.randn(4, 192, 8, 8))
+    assert count(models.InceptionBlock(*sizes)) == 163_328 + 2 * (64 + 96 + 128 + 16 + 32 + 32)  # weights, BNs
+
+
+def test_notebook_08_builds_the_same_blocks():
+    scope = solutions("08_inception_vs_residual.ipynb", "inception-solution", "resnext-solution")
+    sizes = (32, 8, (12, 16), (2, 4), 4)
+    same_network(scope["InceptionBlock"](*sizes), models.InceptionBlock(*sizes), torch.randn(4, 32, 9, 9))
+    theirs, ours = scope["ResNeXtBlock"](64, 128, 256, 32, 2), models.Bottleneck(64, 64, 2, groups=32, group_width=4)
+    same_network(theirs, ours, torch.randn(4, 64, 9, 9))

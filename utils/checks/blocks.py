@@ -91,9 +91,12 @@ def in_short(name, cls, cases, **design):
     """The claims for several choices of arguments, (in_channels, channels, stride, parameters): a line for each, or the mistakes of
     the first that has some."""
     for case in cases:
-        wrong = [(claim, holds, hint) for claim, holds, hint in claims(cls, *case, **design) if not holds]
+        wrong = False
+        for claim, holds, hint in claims(cls, *case, **design):
+            if not holds:
+                wrong = True
+                yield claim, holds, hint
         if wrong:
-            yield from wrong
             return
         in_channels, channels, stride, _ = case
         yield f"{name}({in_channels}, {channels}, stride={stride}): shape, layers, order, shortcut, parameters, gradient", True, ""

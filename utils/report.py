@@ -1,0 +1,108 @@
+"""Bring the README and the texts of the notebooks up to date with the result files; what `make report` calls.
+
+A measured number in a text is followed by a comment that names its source, `46.3 %<!-- figures/NN_name/RUN.json test_accuracy -->`: it is
+written anew, with as many decimals as before. The gallery of plots and the table of speeds in the README, between the comments
+<!-- gallery --> or <!-- speed --> and <!-- end -->, are made from the files in figures/ and benchmarks/results/.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from .files import whole
+
+ROOT = Path(__file__).resolve().parents[1]
+NUMBER = re.compile(r"([\d,]*\.?\d+)( %)?<!-- (\S+\.json) (\S+) -->")
+SPEED = ("loader", "CNN", "ResNet-25", "ResNet-18-CIFAR-stem", "ResNet-18-at-96", "ResNet-50-at-224")
+
+
+def read(source):
+    """The result file, given its path in the project."""
+    return json.loads((ROOT / source).read_text())
+
+
+def look_up(record, key):
+    """The number behind a key such as "history.val_loss.0"; KeyError if there is none."""
+    for part in key.split("."):
+        record = record[int(part)] if isinstance(record, list) else record[part]
+    return record
+
+
+def numbers(text, read=read):
+    """The text with every marked number as its source has it."""
+
+    def renew(match):
+        shown, percent, source, key = match.groups()
+        value = look_up(read(source), key) * (100 if percent else 1)
+        decimals = len(shown.partition(".")[2])
+        return f"{value:,.{decimals}f}{percent or ''}<!-- {source} {key} -->"
+
+    return NUMBER.sub(renew, text)
+
+
+def gallery():
+    """The plots of all notebooks, small, each a link to itself."""
+    lines = []
+    for folder in sorted((ROOT / "figures").glob("[0-9][0-9]_*")):
+        plots = [plot.relative_to(ROOT) for plot in sorted(folder.glob("*.png"))]
+        names = {plot: plot.stem.replace("_", " ") for plot in plots}
+        shown = " ".join(
+            f'<a href="{plot}"><img src="{plot}" height="170" alt="{names[plot]}" title="{names[plot]}"></a>' for plot in plots
+        )
+        lines += [f"**{folder.name.replace('_', ' ')}**<br>{shown}", ""] if plots else []
+    return "\n".join(lines).rstrip()
+
+
+def speed(read=read):
+    """A table for each device on which `make bench` has run."""
+    lines = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        record = read(str(path.relative_to(ROOT)))
+        lines += [f"{record['device']}, torch {record['torch']}, medians of {record['rounds']} rounds, images a second:", ""]
+        lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | share of the matrix peak |", "| --- " * 7 + "|"]
+        for name in SPEED:
+            row = record.get(name)
+            if row:
+                fast = row["images_per_second"]
+                shown = [
+                    f"{fast[side]:,.{0 if fast[side] > 1000 else 1}f}" if side in fast else ""
+                    for side in ("shared", "textbook", "workers", "tuned")
+                ]
+                peak = f"{100 * row['share_of_peak']:.0f} %" if "share_of_peak" in row else ""
+                lines.append(
+                    f"| {name.replace('-at-', ' at ')} | {' | '.join(shown)} | {row['ratio']['textbook']['median']:.2f} | {peak} |"
+                )
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def readme(text, read=read):
+    """The README with everything in it that is made from results."""
+    for name, made in (("gallery", gallery()), ("speed", speed(read))):
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda match, made=made: match[1] + made + match[2], text, flags=re.DOTALL
+        )
+    return numbers(text, read)
+
+
+def main():
+    path = ROOT / "README.md"
+    texts = {path: (path.read_text(), readme)}
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        texts[path] = (path.read_text(), numbers)  # the comments hold nothing that JSON would write in another way
+    for path, (old, make) in texts.items():
+        try:
+            new = make(old)
+        except (OSError, KeyError, IndexError) as error:
+            print(f"report: a number in {path.relative_to(ROOT)} has no source: {error}", file=sys.stderr)
+            return 1
+        if new != old:
+            with whole(path) as partial:
+                partial.write_text(new)
+        print(f"{path.relative_to(ROOT)}: {'brought up to date' if new != old else 'nothing to do'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
