@@ -24,7 +24,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status test test-browser lab tensorboard bench refresh format lint clean
+.PHONY: help setup run-all status test test-browser lab tensorboard bench refresh report format lint clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -40,6 +40,7 @@ help:
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
+	@echo 'make report    bring the numbers in the texts, the gallery and the speed table up to date'
 	@echo 'make format    tidy code and notebooks        make lint    check them'
 	@echo 'make clean     remove the environment, executed copies and caches; keeps data/ and results'
 
@@ -63,6 +64,9 @@ status: setup
 
 refresh: setup
 	@$(py) -m utils.run_all $(options) --store
+
+report: setup
+	@$(py) -m utils.report
 
 lab: setup
 	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb

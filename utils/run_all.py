@@ -192,13 +192,17 @@ def read(path):
 
 
 def store_outputs(executed, path):
-    """Put the outputs of an executed copy into the notebook, whose text may have been edited meanwhile, without timings."""
+    """Put the outputs of an executed copy into the notebook, whose text may have been edited meanwhile.
+
+    Without the times that papermill notes, and without the outputs of cells tagged "timing": a new run then changes nothing else.
+    """
     import nbformat
 
     notebook = read(path)
     outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
     for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
-        cell.execution_count, cell.outputs = number, outputs.get(cell.id, [])
+        timing = "timing" in cell.metadata.get("tags", [])
+        cell.execution_count, cell.outputs = number, [] if timing else outputs.get(cell.id, [])
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = number

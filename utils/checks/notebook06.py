@@ -57,9 +57,9 @@ def paper_depth(function):
         convs = kinds.count(nn.Conv2d)
         projections = convs + 1 - depth
         hints = {
-            depth - 1: "The linear layer at the end counts, too.",
             depth + projections: "The 1×1 convolutions of the shortcuts don't count: their names contain “shortcut”.",
             depth - 1 + projections: "The shortcuts' convolutions don't count, and the linear layer does.",
+            depth - 1: "The linear layer at the end counts, too.",
             depth + kinds.count(nn.BatchNorm2d): "Batch norms don't count: only layers with a matrix of weights do.",
             sum(m.kernel_size == (3, 3) for m in network.modules() if isinstance(m, nn.Conv2d)) + 1: (
                 "A 1×1 convolution on the main path counts, and so does the 7×7 convolution of a stem: tell the shortcuts by their names."
