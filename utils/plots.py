@@ -52,7 +52,10 @@ def curves(runs, title, gap=False):
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].plot([], [], color="gray", linewidth=1, label="thin: training")  # after the runs, so that it comes last
-    axes[0].legend(frameon=False, handlelength=3)
+    if len(runs) > 5:  # more than fit between the lines
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, frameon=False, handlelength=3)
+    else:
+        axes[0].legend(frameon=False, handlelength=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
