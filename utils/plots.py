@@ -96,7 +96,8 @@ def over_depth(depths, panels, ylabel, title, xlabel="layers", scale="log"):
         for number, (name, values) in enumerate(lines.items()):
             seeds = np.atleast_2d(values)
             look = {"color": COLOURS[number], "linestyle": DASHES[number]}
-            axis.plot(depths, seeds.mean(0), label=name, marker=MARKERS[number], markevery=1 if few else 6, **look)
+            marks = {"marker": MARKERS[number], "markevery": 1 if few else len(depths) // 9}
+            axis.plot(depths, seeds.mean(0), label=name, **marks, **look)
             if len(seeds) > 1:
                 axis.fill_between(depths, seeds.min(0), seeds.max(0), color=look["color"], alpha=0.15, linewidth=0)
         axis.set(title=panel, xlabel=xlabel, yscale=scale)
