@@ -85,6 +85,7 @@ test-browser: setup
 
 bench: setup
 	$(py) benchmarks/bench.py
+	$(py) benchmarks/speedrun.py
 
 format: setup
 	$(py) -m ruff check --fix --select I . && $(py) -m ruff format .

@@ -9,7 +9,8 @@ Four ways to train the same network on the same images with the same augmentatio
 
 They run in turn, so a machine whose speed drifts spoils no ratio; the table gives medians, and ratios are taken round by round. The
 share of the peak compares the multiplications of a training step with those of a large matrix product in the same number format,
-timed in the same rounds. Made-up images: their content makes no difference to the time.
+timed in the same run, and the share of the bandwidth compares what its operations read and write with the copying of a large tensor.
+Made-up images: their content makes no difference to the time.
 """
 
 import argparse
@@ -31,6 +32,8 @@ import nbformat
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms import v2
 
 from utils import data, models, run_all, train
@@ -145,6 +148,36 @@ def operations(model, size):
     return 2 * (3 * models.macs(model, (3, size, size)) - first.weight.numel() * positions)
 
 
+def bandwidth(size=2**30 if CUDA else 2**28):
+    """Bytes a second of a copy of a large tensor, read and written."""
+    a, b = (torch.ones(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
+    return 2 * size / min(seconds(lambda: b.copy_(a)) for _ in range(4))
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the bytes of all operations, each of which reads its inputs and writes its output once."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        output = function(*arguments, **(options or {}))
+        if not function.is_view:
+            self.bytes += sum(x.nbytes for x in tree_leaves((arguments, options, output)) if isinstance(x, torch.Tensor))
+        return output
+
+
+def traffic(model, size):
+    """Bytes that the operations of a training step read and write for one image, without those for the weights alone."""
+    model, found = model.to("meta").train(), []  # a device that knows shapes and computes nothing
+    for images in (2, 4):
+        batch, labels = torch.empty(images, 3, size, size, device="meta"), torch.empty(images, dtype=torch.int64, device="meta")
+        model.zero_grad()
+        with Traffic() as counted:
+            nn.functional.cross_entropy(model(batch), labels).backward()
+        found.append(counted.bytes)
+    return (found[1] - found[0]) // (2 * (2 if CUDA else 1))  # two images more; half the bytes with 16-bit numbers
+
+
 def rounds(works, images):
     """Time all works in turn, {name: images a second in each round}."""
     for work in works.values():  # warm up
@@ -187,14 +220,18 @@ def measure(workload):
     make, size, batch_size, *images = WORKLOADS[workload]
     split = data.synthetic("cifar100", train=images[CUDA], test=10).train
     works = {side: trainer(side, make, split, size, batch_size) for side in LOOPS}
-    peaks = [peak()]
+    peaks, copies = [peak()], [bandwidth()]
     speeds = rounds(works, len(split))
     peaks.append(peak())
-    share = statistics.median(speeds["shared"]) * operations(make(), size) / statistics.median(peaks)
+    copies.append(bandwidth())
+    speed = statistics.median(speeds["shared"])
+    share = speed * operations(make(), size) / statistics.median(peaks)
+    share_of_copies = speed * traffic(make(), size) / statistics.median(copies)
     found = {
         "images_per_second": {side: round(statistics.median(speed), 1) for side, speed in speeds.items()},
         "ratio": {side: ratio(speeds, side) for side in LOOPS if side != "shared"},
         "share_of_peak": round(share, 3), "peak_gflops": round(statistics.median(peaks) / 1e9, 1),
+        "share_of_bandwidth": round(share_of_copies, 3), "gigabytes_per_second": round(statistics.median(copies) / 1e9, 1),
         "first_batch_seconds": {side: round(first_batch(side, split, size, batch_size), 4) for side in ("shared", "textbook", "workers")},
     }  # fmt: skip
     del works
@@ -283,11 +320,12 @@ def main(arguments=None):
         }
     }
     row = results["loader"]
-    print("images a second         shared   textbook    workers      tuned   shared is … times the textbook, the tuned   share of peak")
+    columns = ("shared", "textbook", "workers", "tuned", "/ textbook", "/ tuned", "of peak", "of bandwidth")
+    print(f"{'images a second':22}", *[f"{column:>12}" for column in columns])
     print(
         f"{'loader alone':22}",
-        *[f"{v:10,.0f}" for v in row["images_per_second"].values()],
-        f"{'':10} {row['ratio']['textbook']['median']:10.1f}",
+        *[f"{v:12,.0f}" for v in row["images_per_second"].values()],
+        f"{'':12} {row['ratio']['textbook']['median']:12.1f}",
     )
     record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
     record |= {"growth": growth(), "runner_overhead_seconds": runner_overhead()}
@@ -297,9 +335,9 @@ def main(arguments=None):
     RESULTS.mkdir(exist_ok=True)
     for workload in options.only:
         results[workload] = row = measure(workload)
-        speeds = " ".join(f"{v:10,.1f}" for v in row["images_per_second"].values())
-        ratios = f"{row['ratio']['textbook']['median']:10.2f} {row['ratio']['tuned']['median']:10.2f}"
-        print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:26.0%}", flush=True)
+        speeds = " ".join(f"{v:12,.1f}" for v in row["images_per_second"].values())
+        ratios = f"{row['ratio']['textbook']['median']:12.2f} {row['ratio']['tuned']['median']:12.2f}"
+        print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:12.0%} {row['share_of_bandwidth']:12.0%}", flush=True)
         (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")  # after each, should it be stopped
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from utils import models
 
@@ -19,6 +20,7 @@ def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "GROWTH", (32, 64))
     monkeypatch.setattr(bench, "runner_overhead", lambda: 1.0)
     monkeypatch.setattr(bench, "peak", lambda: 1e11)
+    monkeypatch.setattr(bench, "bandwidth", lambda: 1e10)
     monkeypatch.setattr(bench, "memory", lambda workload, side: 10**8)
     monkeypatch.setitem(bench.WORKLOADS, "CNN", (lambda: models.CNN(100), 32, 16, 32, 32))
     bench.main(["--only", "CNN"])
@@ -28,7 +30,8 @@ def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     assert set(speeds) == {"shared", "textbook", "workers", "tuned"} and all(speed > 0 for speed in speeds.values())
     assert all(low <= r["median"] <= high for r in record["CNN"]["ratio"].values() for low, high in [r["range"]])
     assert set(record["growth"]) == {"32", "64"} and all(row["seconds_per_image"] > 0 for row in record["growth"].values())
-    assert record["CNN"]["share_of_peak"] > 0 and set(record["CNN"]["first_batch_seconds"]) == {"shared", "textbook", "workers"}
+    assert record["CNN"]["share_of_peak"] > 0 and record["CNN"]["share_of_bandwidth"] > 0
+    assert set(record["CNN"]["first_batch_seconds"]) == {"shared", "textbook", "workers"}
     assert "CNN" in capsys.readouterr().out
 
 
@@ -45,3 +48,12 @@ def test_all_ways_get_the_same_images(monkeypatch):
 def test_operations_of_a_step(make, size, first):
     """Forward, and backward for weights and inputs, but the first layer has no gradient for its input."""
     assert bench.operations(make(), size) == 2 * (3 * models.macs(make(), (3, size, size)) - first)
+
+
+def test_traffic_of_a_step():
+    """A convolution from 3 to 8 channels, whose 8 · 256 outputs are taken for logits."""
+    convolution = (3 + 8) + (8 + 3)  # forward; backward for the weights alone: the images have no gradient
+    loss = (8 + 8) + 8 + (8 + 8) + (8 + 8 + 8)  # log-softmax, negative log-likelihood; both backward
+    found = bench.traffic(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten()), 16)
+    bytes_of_a_channel = 16 * 16 * (2 if bench.CUDA else 4)
+    assert 0 <= found - (convolution + loss) * bytes_of_a_channel < 50  # the label

@@ -142,8 +142,8 @@ def result(text, source):
 def test_numbers_are_those_of_the_result_files(text):
     found = report.NUMBER.findall(prose(text))
     assert found, "no measured number with its source"
-    for shown, percent, source, key in found:
-        value = report.look_up(result(text, source), key) * (100 if percent else 1)
+    for shown, unit, source, key in found:
+        value = report.look_up(result(text, source), key) * report.UNITS[unit]
         decimals = len(shown.partition(".")[2])
         assert abs(float(shown.replace(",", "")) - value) <= 0.5001 * 10**-decimals, f"{shown} is {value} in {source} {key}"
 
@@ -160,10 +160,11 @@ def test_the_readme_is_what_make_report_makes():
 
 
 def test_report_renews_numbers_and_keeps_their_form():
-    text = "47.3 %<!-- a.json x.1 --> of 1,000<!-- a.json n --> and 3<!-- a.json n -->"
-    made = report.numbers(text, lambda source: {"x": [0, 0.5126], "n": 45_000})
-    assert made == "51.3 %<!-- a.json x.1 --> of 45,000<!-- a.json n --> and 45,000<!-- a.json n -->"
-    assert report.numbers(made, lambda source: {"x": [0, 0.5126], "n": 45_000}) == made
+    text = "47.3 %<!-- a.json x.1 --> of 1,000<!-- a.json n --> and 3<!-- a.json n -->, 1.0 GB<!-- a.json bytes -->"
+    found = {"x": [0, 0.5126], "n": 45_000, "bytes": 2_120_000_000}
+    made = report.numbers(text, lambda source: found)
+    assert made == "51.3 %<!-- a.json x.1 --> of 45,000<!-- a.json n --> and 45,000<!-- a.json n -->, 2.1 GB<!-- a.json bytes -->"
+    assert report.numbers(made, lambda source: found) == made
 
 
 def test_results_hold_nothing_about_the_machine_but_its_device():

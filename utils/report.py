@@ -13,7 +13,8 @@ from pathlib import Path
 from .files import whole
 
 ROOT = Path(__file__).resolve().parents[1]
-NUMBER = re.compile(r"([\d,]*\.?\d+)( %)?<!-- (\S+\.json) (\S+) -->")
+NUMBER = re.compile(r"([\d,]*\.?\d+)( %| G| GB)?<!-- (\S+\.json) (\S+) -->")
+UNITS = {"": 1, " %": 100, " G": 1e-9, " GB": 1e-9}
 SPEED = {  # what `make bench` measures: what the table calls it
     "loader": "loader alone", "CNN": "CNN of notebook 01", "ResNet-25": "ResNet-25 of notebook 03",
     "ResNet-18-CIFAR-stem": "ResNet-18, CIFAR stem", "ResNet-18-at-96": "ResNet-18 at 96×96", "ResNet-50-at-224": "ResNet-50 at 224×224",
@@ -36,10 +37,10 @@ def numbers(text, read=read):
     """The text with every marked number as its source has it."""
 
     def renew(match):
-        shown, percent, source, key = match.groups()
-        value = look_up(read(source), key) * (100 if percent else 1)
+        shown, unit, source, key = match.groups(default="")
+        value = look_up(read(source), key) * UNITS[unit]
         decimals = len(shown.partition(".")[2])
-        return f"{value:,.{decimals}f}{percent or ''}<!-- {source} {key} -->"
+        return f"{value:,.{decimals}f}{unit}<!-- {source} {key} -->"
 
     return NUMBER.sub(renew, text)
 
@@ -58,24 +59,31 @@ def gallery():
 
 
 def speed(read=read):
-    """A table for each device on which `make bench` has run."""
+    """A table for each device on which `make bench` has run, and a line for each speedrun."""
     lines = []
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         record = read(str(path.relative_to(ROOT)))
+        if path.stem == "speedrun":
+            lines += [_speedrun(name, record[name], record) for name in ("cifar10", "cifar100") if name in record]
+            continue
         lines += [f"{record['device']}, torch {record['torch']}, medians of {record['rounds']} rounds, images a second:", ""]
-        lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | share of the matrix peak |", "| --- " * 7 + "|"]
-        for name, title in SPEED.items():
-            if name in record:
-                lines.append(_speed_row(title, record[name]))
-        lines.append("")
+        lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | of the matrix peak | of the memory bandwidth |"]
+        lines += ["| --- " * 8 + "|", *(_speed_row(title, record[name]) for name, title in SPEED.items() if name in record), ""]
     return "\n".join(lines).rstrip()
+
+
+def _speedrun(name, row, record):
+    return (
+        f"- {row['network']} on {name}: {100 * row['mean_accuracy']:.2f} ± {100 * row['std_accuracy']:.2f} percent of the test images "
+        f"after {row['median_seconds']:.1f} s ({row['epochs']} epochs, {len(row['seconds'])} runs, {record['device']})"
+    )
 
 
 def _speed_row(title, row):
     speeds = [row["images_per_second"].get(side) for side in ("shared", "textbook", "workers", "tuned")]
     cells = [f"{value:,.{0 if value > 1000 else 1}f}" if value else "" for value in speeds]
-    peak = f"{100 * row['share_of_peak']:.0f} %" if "share_of_peak" in row else ""
-    return "| " + " | ".join([title, *cells, f"{row['ratio']['textbook']['median']:.2f}", peak]) + " |"
+    shares = [f"{100 * row[share]:.0f} %" if share in row else "" for share in ("share_of_peak", "share_of_bandwidth")]
+    return "| " + " | ".join([title, *cells, f"{row['ratio']['textbook']['median']:.2f}", *shares]) + " |"
 
 
 def readme(text, read=read):
