@@ -295,6 +295,10 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def print_row(name, *cells):
+    print(f"{name:21}", *[f"{cell:>10}" for cell in cells], flush=True)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure training speed.")
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
@@ -306,7 +310,8 @@ def main(arguments=None):
     if options.memory:
         return measure_memory(*options.memory)
     name = train.device_name(DEVICE)
-    print(f"{name}; torch {torch.__version__}; medians of {ROUNDS} rounds, {WORKERS} workers\n")
+    print(f"{name}; torch {torch.__version__}; medians of {ROUNDS} rounds, {WORKERS} workers")
+    print("peak, bandwidth: the share of them that `shared` reaches; start: its time to the first batch; memory: its peak\n")
     split = data.synthetic("cifar100", train=LOADER_IMAGES, test=10).train
     loaders = {side: loader_of(side, split, 32, 256) for side in ("shared", "textbook", "workers")}
     works = {side: lambda loader=loader: [len(labels) for _, labels in loader] for side, loader in loaders.items()}
@@ -320,25 +325,26 @@ def main(arguments=None):
         }
     }
     row = results["loader"]
-    columns = ("shared", "textbook", "workers", "tuned", "/ textbook", "/ tuned", "of peak", "of bandwidth")
-    print(f"{'images a second':22}", *[f"{column:>12}" for column in columns])
-    print(
-        f"{'loader alone':22}",
-        *[f"{v:12,.0f}" for v in row["images_per_second"].values()],
-        f"{'':12} {row['ratio']['textbook']['median']:12.1f}",
-    )
+    print_row("images a second", "shared", "textbook", "workers", "tuned", "/ textbook", "/ tuned", "peak", "bandwidth", "start", "memory")
+    speeds = [f"{v:,.0f}" for v in row["images_per_second"].values()]
+    print_row("loader alone", *speeds, "", f"{row['ratio']['textbook']['median']:.1f}")
     record = {"device": name, "torch": torch.__version__, "python": platform.python_version(), "rounds": ROUNDS, "workers": WORKERS}
     record |= {"growth": growth(), "runner_overhead_seconds": runner_overhead()}
-    few, many = (record["growth"][str(images)]["seconds_per_image"] for images in (GROWTH[0], GROWTH[-1]))
-    print(f"loader: an image of {GROWTH[-1]:,} takes {many / few:.2f} times as long as one of {GROWTH[0]:,}")
-    print(f"runner: a notebook takes {record['runner_overhead_seconds']} s beside its own work")
     RESULTS.mkdir(exist_ok=True)
     for workload in options.only:
         results[workload] = row = measure(workload)
-        speeds = " ".join(f"{v:12,.1f}" for v in row["images_per_second"].values())
-        ratios = f"{row['ratio']['textbook']['median']:12.2f} {row['ratio']['tuned']['median']:12.2f}"
-        print(f"{workload:22} {speeds} {ratios} {row['share_of_peak']:12.0%} {row['share_of_bandwidth']:12.0%}", flush=True)
+        print_row(
+            workload,
+            *[f"{v:,.1f}" for v in row["images_per_second"].values()],
+            *[f"{row['ratio'][side]['median']:.2f}" for side in ("textbook", "tuned")],
+            *[f"{row[share]:.0%}" for share in ("share_of_peak", "share_of_bandwidth")],
+            f"{1000 * row['first_batch_seconds']['shared']:.0f} ms",
+            f"{row['peak_memory_bytes']['shared'] / 1e6:,.0f} MB",
+        )
         (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")  # after each, should it be stopped
+    few, many = (record["growth"][str(images)]["seconds_per_image"] for images in (GROWTH[0], GROWTH[-1]))
+    print(f"loader: an image of {GROWTH[-1]:,} takes {many / few:.2f} times as long as one of {GROWTH[0]:,}")
+    print(f"runner: a notebook takes {record['runner_overhead_seconds']} s beside its own work")
 
 
 if __name__ == "__main__":
