@@ -20,6 +20,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -178,12 +179,15 @@ def traffic(model, size):
     return (found[1] - found[0]) // (2 * (2 if CUDA else 1))  # two images more; half the bytes with 16-bit numbers
 
 
-def rounds(works, images):
-    """Time all works in turn, {name: images a second in each round}."""
+def rounds(works, images, gauges=None):
+    """Time all works in turn, {name: images a second in each round}; gauges: {name: function}, each read once a round."""
+    gauges = gauges or {}
     for work in works.values():  # warm up
         seconds(work)
-    speeds = {name: [] for name in works}
+    speeds = {name: [] for name in (*works, *gauges)}
     for number in range(ROUNDS):
+        for name, gauge in gauges.items():
+            speeds[name].append(gauge())
         for name in list(works)[:: 1 if number % 2 else -1]:
             speeds[name].append(images / seconds(works[name]))
     return speeds
@@ -220,18 +224,14 @@ def measure(workload):
     make, size, batch_size, *images = WORKLOADS[workload]
     split = data.synthetic("cifar100", train=images[CUDA], test=10).train
     works = {side: trainer(side, make, split, size, batch_size) for side in LOOPS}
-    peaks, copies = [peak()], [bandwidth()]
-    speeds = rounds(works, len(split))
-    peaks.append(peak())
-    copies.append(bandwidth())
+    speeds = rounds(works, len(split), {"peak": peak, "bandwidth": bandwidth})
+    most_operations, most_bytes = (statistics.median(speeds.pop(gauge)) for gauge in ("peak", "bandwidth"))
     speed = statistics.median(speeds["shared"])
-    share = speed * operations(make(), size) / statistics.median(peaks)
-    share_of_copies = speed * traffic(make(), size) / statistics.median(copies)
     found = {
         "images_per_second": {side: round(statistics.median(speed), 1) for side, speed in speeds.items()},
         "ratio": {side: ratio(speeds, side) for side in LOOPS if side != "shared"},
-        "share_of_peak": round(share, 3), "peak_gflops": round(statistics.median(peaks) / 1e9, 1),
-        "share_of_bandwidth": round(share_of_copies, 3), "gigabytes_per_second": round(statistics.median(copies) / 1e9, 1),
+        "share_of_peak": round(speed * operations(make(), size) / most_operations, 3), "peak_gflops": round(most_operations / 1e9, 1),
+        "share_of_bandwidth": round(speed * traffic(make(), size) / most_bytes, 3), "gigabytes_per_second": round(most_bytes / 1e9, 1),
         "first_batch_seconds": {side: round(first_batch(side, split, size, batch_size), 4) for side in ("shared", "textbook", "workers")},
     }  # fmt: skip
     del works
@@ -292,7 +292,11 @@ def runner_overhead():
 
 
 def peak_memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes that this process has held at once."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where getrusage would go on from the peak of the process that started this one
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
 
 
 def print_row(name, *cells):

@@ -1,6 +1,7 @@
 """The bench measures what it says; its figures are not looked at here."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,3 +58,12 @@ def test_traffic_of_a_step():
     found = bench.traffic(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.Flatten()), 16)
     bytes_of_a_channel = 16 * 16 * (2 if bench.CUDA else 4)
     assert 0 <= found - (convolution + loss) * bytes_of_a_channel < 50  # the label
+
+
+def test_peak_memory_is_that_of_the_process_itself():
+    """Not that of the process which started it, though it has held more."""
+    large = torch.ones(100_000_000)
+    del large
+    code = "import bench, torch; before = bench.peak_memory(); x = torch.ones(50_000_000); print(bench.peak_memory() - before)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(bench.__file__).parent, capture_output=True, text=True, check=True)
+    assert 150e6 < int(run.stdout) < 300e6
