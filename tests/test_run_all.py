@@ -54,6 +54,7 @@ def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
     assert "FAILED" in table["03_ends_early"] and "cell 3" in table["03_ends_early"]
     assert " ok " in table["04_works"] and table["04_works"].endswith("42 %")
     assert "live" in out and "never" not in out
+    assert "RESNET_FINGERPRINT" not in os.environ, "what runs next would take up the checkpoints of 04"
     assert executed(project) == ["01_fails.failed.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
     whole = nbformat.read(run_all.EXECUTED / "04_works.ipynb", as_version=4)
     assert whole.cells[-1].outputs[0].data["text/plain"] == "('smoke', 7)"

@@ -182,7 +182,10 @@ def run_once(path, parameters, mark, options):
         if options.fresh:
             shutil.rmtree(checkpoints(path, mark), ignore_errors=True)
         os.environ["RESNET_FINGERPRINT"] = mark  # for the notebook's checkpoints
-        return run(path, parameters, options.store)
+        try:
+            return run(path, parameters, options.store)
+        finally:
+            del os.environ["RESNET_FINGERPRINT"]
 
 
 def read(path):
