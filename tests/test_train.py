@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from utils import checks, data, models, train
 
@@ -21,6 +22,30 @@ def fit(epochs=2):
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=7 * epochs)
     return model, train.fit(model, *loaders(), epochs=epochs, optimizer=optimizer, scheduler=scheduler, label="plain")
+
+
+class Waits(TorchFunctionMode):
+    """Counts the calls that let the CPU wait for a GPU: numbers that are sent to it or read from it."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        name = getattr(function, "__name__", "")
+        self.count += name in ("tensor", "as_tensor", "item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__")
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_cpu_waits_for_the_gpu_once_an_epoch_not_once_a_batch(training, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # the progress bar, too, reads numbers: twice a second
+    model, counts = models.CNN(10), []
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9) if training else None
+    for images in (64, 64, 640):
+        loader = data.BatchLoader(data.synthetic("cifar10", images, 10).train, 32, data.Augment() if training else None)
+        with Waits() as waits:
+            train.epoch(model, loader, nn.CrossEntropyLoss(), optimizer)
+        counts.append(waits.count)
+    assert 0 < counts[1] == counts[2] < 5, counts
 
 
 def test_the_shared_loop_solves_its_own_exercise():
