@@ -320,6 +320,16 @@ def test_too_few_pictures_for_a_test_part(folder):
         data.load(folder)
 
 
+def test_too_few_pictures_for_a_validation_part(folder):
+    for colour in ("red", "blue"):
+        for number in range(6, 10):
+            (folder / colour / f"{number}.png").unlink()
+    assert len(data.load(folder).train) == 10, "the fewest that will do"
+    (folder / "red" / "0.png").unlink()
+    with pytest.raises(ValueError, match="has 9 pictures to train on: add some"):
+        data.load(folder)
+
+
 # ---- made-up images -------------------------------------------------------------------------------------------------
 
 

@@ -40,8 +40,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_network_learns_the_classes_of_a_folder(folder, monkeypatch, capsys):
-    scope = run(monkeypatch, PICTURES=str(folder), EPOCHS=6)
+@pytest.mark.parametrize("parameter", ["PICTURES", "DATA"])
+def test_a_network_learns_the_classes_of_a_folder(parameter, folder, monkeypatch, capsys):
+    scope = run(monkeypatch, **{parameter: str(folder)}, EPOCHS=6)
     assert scope["own"].classes == ["blue", "red"] and (len(scope["own"].train), len(scope["own"].test)) == (48, 12)
     assert "There is no folder" not in capsys.readouterr().out
     assert scope["own_accuracy"] > 0.9

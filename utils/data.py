@@ -211,6 +211,8 @@ def _read_folder(path, size):
         if torch.bincount(splits[0].labels).min() < 5:
             raise ValueError(f"{path} has a class of fewer than 5 pictures: add some, so that a fifth can be kept for testing")
         splits = splits[0].hold_out(len(splits[0]) // 5, seed=0)
+    if len(splits[0]) < 10:
+        raise ValueError(f"{path} has {len(splits[0])} pictures to train on: add some, so that a tenth can be kept for validation")
     return Dataset(path.resolve().name, *splits, classes)
 
 
