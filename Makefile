@@ -74,9 +74,10 @@ lab: setup
 tensorboard: setup
 	$(py) -m tensorboard.main --logdir figures --host 127.0.0.1
 
-# nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each.
+# nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each; the files in their
+# own order, since xdist would start those with few but long tests last.
 test: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup
