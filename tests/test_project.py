@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from utils import report
+from runner import report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -36,12 +37,38 @@ def test_conda_environment_agrees_with_pyproject():
     assert pip == {"pip": ["-e ."]}  # so the packages and versions are those of pyproject.toml
 
 
-def test_versions_are_pinned_and_installed():
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+EXTRAS = [name for extra in PROJECT["optional-dependencies"].values() for name in extra]
+
+
+def test_the_lock_is_complete_and_installed():
     from importlib.metadata import version
 
-    for requirement in PROJECT["dependencies"]:
-        name, pinned, number = re.fullmatch(r"([\w-]+)(==|<)([\d.]+)", requirement).groups()
-        assert pinned == "==" and version(name) == number or name == "jsonschema"
+    for requirement in PROJECT["dependencies"] + EXTRAS:
+        name = re.match(r"[\w-]+", requirement)[0]
+        locked = re.findall(rf"^{name}==([\w.+]+)", LOCK, re.MULTILINE)
+        assert any(version(name).split("+")[0] == number for number in locked), f"{name}: `make lock`, then `make setup`"
+
+
+def test_the_lock_has_digests_and_names_no_registry():
+    packages = re.findall(r"^[\w.-]+==.*(?:\n    --hash.*)*", LOCK, re.MULTILINE)
+    assert len(packages) > 50 and all("--hash=sha256:" in package for package in packages)
+    assert "://" not in LOCK and "index-url" not in LOCK
+
+
+def test_what_is_imported_is_declared():
+    """By the code that runs: the notebooks, utils and the runner. Tests and benchmarks may use what is for development as well."""
+    names = {"PIL": "pillow"}
+
+    def imported(*patterns):
+        code = "\n".join(path.read_text(encoding="utf-8") for pattern in patterns for path in ROOT.glob(pattern))
+        code += "\n".join(cell.source for path in NOTEBOOKS for cell in read(path).cells if cell.cell_type == "code")
+        found = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE)) - set(sys.stdlib_module_names)
+        return {names.get(name, name) for name in found} - {"utils", "runner"}
+
+    runtime = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert imported("utils/*.py", "utils/*/*.py", "runner/*.py") <= runtime
+    assert not runtime & {re.match(r"[\w-]+", requirement)[0] for requirement in EXTRAS}
 
 
 @pytest.mark.parametrize("arguments", [["BUGET=smoke"], ["run-all", "ONLY=01 03", "EPOCH=3"]])

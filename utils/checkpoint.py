@@ -3,6 +3,7 @@
 A file is a line with the SHA-256 of the rest, and the rest is what torch.save wrote. The one before is kept as NAME.previous.
 """
 
+import functools
 import hashlib
 import io
 import os
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from .files import whole
+from .files import atomic_write
 
 
 class Checkpoint:
@@ -21,19 +23,24 @@ class Checkpoint:
         self.path = path
         self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
         self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
-        parameters, layers = sum(p.numel() for p in model.parameters()), hashlib.sha256(repr(model).encode()).hexdigest()[:8]
-        self.settings = {"model": f"{type(model).__name__} with {parameters:,} parameters ({layers})", "epochs": epochs}
-        for what, loader in (("training", train_loader), ("validation", val_loader)):
-            of_loader = loader.settings() if hasattr(loader, "settings") else {"batches": len(loader)}
-            self.settings |= {f"{what} {key}": value for key, value in of_loader.items()}
-        self.settings |= {"criterion": repr(criterion), "optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
-        for number, group in enumerate(optimizer.param_groups):
-            self.settings |= _plain(f"optimizer group {number}" if number else "optimizer", group)
-        self.settings |= _plain("schedule", scheduler.state_dict()) if scheduler else {}
+        parameters = list(model.parameters())
+        layers = hashlib.sha256(repr([repr(model), describe(model)]).encode()).hexdigest()[:8]
+        self.settings = flatten({
+            "model": f"{type(model).__name__} with {sum(p.numel() for p in parameters):,} parameters ({layers})",
+            "initial weights": digest(*model.state_dict().values()),
+            "frozen parameters": sum(not p.requires_grad for p in parameters),
+            "epochs": epochs,
+            "training": _loader_settings(train_loader),
+            "validation": _loader_settings(val_loader),
+            "criterion": describe(criterion),
+            "optimizer": {"type": type(optimizer).__name__} | describe(_optimizer_settings(optimizer)),
+            "schedule": {"type": type(scheduler).__name__} | (describe(scheduler.state_dict()) if scheduler else {}),
+            "schedule functions": describe(getattr(scheduler, "lr_lambdas", None)),  # which its state leaves out
+        })  # fmt: skip
 
     def save(self, history):
         """Write everything; if the disk is full, say so and leave the last whole file as it is."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state = {name: _without_numpy(part.state_dict()) for name, part in self.parts.items()}
         state |= {"history": vars(history), "epochs": [loader.epoch for loader in self.loaders], "random": _random_state()}
         try:
             save(self.path, self.settings, state)
@@ -54,10 +61,7 @@ class Checkpoint:
         return True
 
 
-def _plain(name, mapping):
-    """The numbers and words of a state, {their name in a sentence: value}; without tensors, and what schedulers keep for themselves."""
-    values = {key: value for key, value in mapping.items() if key != "params" and not key.startswith("_")}
-    return {f"{name} {key}": value for key, value in values.items() if isinstance(value, (int, float, str, bool))}
+# ---- the file -------------------------------------------------------------------------------------------------------
 
 
 def save(path, settings, state):
@@ -67,7 +71,7 @@ def save(path, settings, state):
     torch.save({"settings": settings, "state": state}, buffer)
     content = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         with open(partial, "wb") as file:
             file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
@@ -80,22 +84,19 @@ def save(path, settings, state):
 def load(path, settings, device="cpu"):
     """The state of a run with these settings, its tensors on `device`; None if there is none.
 
-    A damaged file is renamed to NAME.damaged, with a line that says so, and the one before it is used.
+    A file that is damaged or no checkpoint is renamed to NAME.damaged, with a line that says so, and the one before it is used.
     Raises ValueError, naming what differs, if the file is of a run with other settings.
     """
     for candidate in (Path(path), _previous(Path(path))):
         if not candidate.exists():
             continue
         try:
-            digest, _, content = candidate.read_bytes().partition(b"\n")
-            if hashlib.sha256(content).hexdigest().encode() != digest:
-                raise ValueError("its checksum does not fit")
+            found = _read(candidate, device)
         except (OSError, ValueError) as error:
             damaged = candidate.with_name(candidate.name + ".damaged")
             os.replace(candidate, damaged)
             print(f"WARNING: the checkpoint {candidate.name} is damaged ({error}): set aside as {damaged.name}")
             continue
-        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         theirs = found["settings"]
         differing = [key for key in {**theirs, **settings} if theirs.get(key) != settings.get(key)]
         if differing:
@@ -108,8 +109,99 @@ def load(path, settings, device="cpu"):
     return None
 
 
+def _read(path, device):
+    """What `save` wrote; ValueError for anything else. Nothing is unpickled before its checksum fits, and then only tensors and numbers."""
+    digest, _, content = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise ValueError("its checksum does not fit")
+    try:
+        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # torch raises EOFError, RuntimeError, UnpicklingError, …, some of many lines
+        raise ValueError(f"torch cannot load it: {type(error).__name__}") from None
+    if not isinstance(found, dict) or set(found) != {"settings", "state"} or not isinstance(found["settings"], dict):
+        raise ValueError("it holds something else")
+    return found
+
+
 def _previous(path):
     return path.with_name(path.name + ".previous")
+
+
+# ---- what a run depends on ------------------------------------------------------------------------------------------
+
+
+def describe(value):
+    """A value as plain numbers, words, lists and dicts: equal for what computes the same, the same in every process."""
+    if isinstance(value, np.generic):  # before float: a numpy.float64 is one
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        tensor = torch.as_tensor(value)
+        return tensor.item() if tensor.ndim == 0 else digest(tensor)
+    if isinstance(value, dict):
+        return {str(key): describe(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(part) for part in value]
+    if isinstance(value, functools.partial):
+        return {"function": describe(value.func), "arguments": describe(value.args), "options": describe(value.keywords)}
+    if hasattr(value, "__code__"):  # a function: by what it does, since its repr holds an address
+        around = [cell.cell_contents for cell in value.__closure__ or ()]
+        known = [part for part in around if isinstance(part, (bool, int, float, str, list, tuple, np.generic))]
+        does = repr([_code(value.__code__), describe(known), describe(value.__defaults__), describe(value.__kwdefaults__)])
+        return f"{value.__qualname__} {hashlib.sha256(does.encode()).hexdigest()[:8]}"
+    if isinstance(value, nn.Module):
+        plain = {name: part for name, part in vars(value).items() if not name.startswith("_") and name != "training"}
+        inside = {name: describe(module) for name, module in value.named_children()}
+        return {"type": type(value).__name__} | describe(plain) | {"weights": digest(*value.buffers(recurse=False))} | inside
+    if hasattr(value, "__qualname__"):  # a class, or a function of C
+        return value.__qualname__
+    return {"type": type(value).__name__} | {
+        key: part for key, part in getattr(value, "__dict__", {}).items() if isinstance(part, (bool, int, float, str))
+    }
+
+
+def _code(code):
+    """The instructions of a function and of those in it, with names and numbers."""
+    constants = [_code(part) if hasattr(part, "co_code") else part for part in code.co_consts]
+    return [code.co_code, code.co_names, [repr(sorted(part)) if isinstance(part, frozenset) else part for part in constants]]
+
+
+def flatten(nested, name=""):
+    """{"a": {"b": 1}, "c": [2]} as {"a b": 1, "c 0": 2}."""
+    if isinstance(nested, list):
+        nested = dict(enumerate(nested)) or {"": "empty"}
+    if not isinstance(nested, dict):
+        return {name: nested}
+    flat = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{name} {str(key).strip('_')}".strip())
+    return flat
+
+
+def _without_numpy(state):
+    """A state with Python's numbers for numpy's, which are not read back."""
+    if isinstance(state, dict):
+        return {key: _without_numpy(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(_without_numpy(value) for value in state)
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def _loader_settings(loader):
+    if hasattr(loader, "settings"):
+        return loader.settings()
+    return {"batches": len(loader)} if hasattr(loader, "__len__") else {}
+
+
+def _optimizer_settings(optimizer):
+    """A dict if there is one group of parameters, else a list of dicts; and what the optimizer remembers of earlier steps."""
+    state = optimizer.state_dict()
+    groups = [
+        {key: value for key, value in group.items() if key != "params"} | {"parameters": len(group["params"])}
+        for group in state["param_groups"]
+    ]
+    return (groups[0] if len(groups) == 1 else {"group": groups}) | {"memory": state["state"]}
 
 
 def _random_state():
@@ -121,7 +213,7 @@ def _random_state():
 
 def _restore_random_state(state):
     torch.set_rng_state(state["torch"].cpu())
-    for number, generator in enumerate(state["cuda"]):
+    for number, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer GPUs now
         torch.cuda.set_rng_state(generator.cpu(), number)
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
@@ -132,5 +224,5 @@ def digest(*tensors):
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:16]
