@@ -24,10 +24,9 @@ def fingerprint(notebook, parameters):
 
 
 def source(notebook, modules=ROOT / "utils"):
-    """A short name for the code that a notebook runs: its cells, and of utils/ what it uses, directly or through other functions.
+    """A short name for the code that a notebook runs: its cells, and what of utils/ they use, directly or through other functions.
 
-    What is used is found by name: a function, class or constant counts as soon as its name appears in code that counts. Comments,
-    docstrings, layout and the learner's checks don't count.
+    A definition counts as soon as its name appears in code that counts. Comments, docstrings, layout and the learner's checks don't count.
     """
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     used = [_plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]

@@ -1,18 +1,17 @@
 """Bring the README and the texts of the notebooks up to date with the result files; what `make report` calls.
 
 A measured number in a text is followed by a comment that names its source, `46.3 %<!-- figures/NN_name/RUN.json test_accuracy -->`: it is
-written anew, with as many decimals as before. The gallery of plots and the table of speeds in the README, between the comments
-<!-- gallery --> or <!-- speed --> and <!-- end -->, are made from the files in figures/ and benchmarks/results/.
+written anew, with as many decimals as before. The README's gallery and table of speeds, between comments of their own, are made anew, too.
 """
 
 import json
 import re
 import sys
-from pathlib import Path
 
 from utils.files import atomic_write
 
-ROOT = Path(__file__).resolve().parents[1]
+from .provenance import ROOT
+
 NUMBER = re.compile(r"([\d,]*\.?\d+)( %| G| GB)?<!-- (\S+\.json) (\S+) -->")
 UNITS = {"": 1, " %": 100, " G": 1e-9, " GB": 1e-9}
 
@@ -24,11 +23,7 @@ def look_up(record, key):
     return record
 
 
-def read(source):
-    return json.loads((ROOT / source).read_text(encoding="utf-8"))
-
-
-def numbers(text, read=read):
+def numbers(text, read=lambda source: json.loads((ROOT / source).read_text(encoding="utf-8"))):
     """The text with every marked number as its source has it."""
 
     def renew(match):
@@ -45,25 +40,20 @@ def gallery():
     rows = []
     for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         title = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n")
-        row = f"**[{title}](notebooks/{notebook.name})**<br>"
+        rows.append(f"**[{title}](notebooks/{notebook.name})**<br>")
         for plot in sorted((ROOT / "figures" / notebook.stem).glob("*.png")):
             name, place = plot.stem.replace("_", " "), plot.relative_to(ROOT).as_posix()
-            row += f' <a href="{place}"><img src="{place}" height="170" alt="{name}" title="{name}"></a>'
-        rows.append(row)
+            rows[-1] += f' <a href="{place}"><img src="{place}" height="170" alt="{name}" title="{name}"></a>'
     return "\n\n".join(rows)
 
 
-def speed():
-    """The tables that `make bench` has written."""
-    return "\n\n".join(path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")))
-
-
-def readme(text, read=read):
-    """The README with everything in it that is made from results."""
-    for name, made in (("gallery", gallery()), ("speed", speed())):
+def readme(text, **options):
+    """The README with everything in it that is made from results; options as those of `numbers`."""
+    tables = [path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
+    for name, made in (("gallery", gallery()), ("speed", "\n\n".join(tables))):
         start, _, rest = text.partition(f"<!-- {name} -->\n")
         text = f"{start}<!-- {name} -->\n{made}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-    return numbers(text, read)
+    return numbers(text, **options)
 
 
 def main():

@@ -1,10 +1,11 @@
-"""Run the notebooks with papermill, one after the other; what `make run-all` calls. `python -m runner.run_all --help` lists the options.
+"""Run the notebooks with papermill; what `make run-all` calls. `python -m runner.run_all --help` lists the options.
 
 A notebook is not run again while its code, parameters, data, versions and results are the same; one that was killed goes on after the
 last epoch it finished. Exit status: 0 if every notebook ran to its last cell, 1 if not, 2 if the call makes no sense, 130 after Ctrl-C.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+
+import filelock
 
 from utils.files import atomic_write
 
@@ -43,10 +46,9 @@ def check(options):
     unknown = sorted(set(options.only) - set(notebooks))
     if unknown:
         raise ValueError(f"no notebook {' '.join(unknown)} in notebooks/: there are {' '.join(notebooks)}")
-    if options.epochs is not None and options.epochs < 1:
-        raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
-    if options.seed < 0:
-        raise ValueError(f"--seed must be at least 0, got {options.seed}")
+    for name, value, least in (("epochs", options.epochs, 1), ("seed", options.seed, 0)):
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
 
     import papermill  # from here on the imports cost seconds: a mistyped option was answered at once
 
@@ -57,8 +59,9 @@ def check(options):
         for name in set(PARAMETERS) - set(papermill.inspect_notebook(path)):
             raise ValueError(f"{path.relative_to(ROOT)} has no parameter {name} in its parameters cell")
     try:
-        (ROOT / "figures" / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (ROOT / "figures" / "checkpoints" / "writable").touch()
+        (ROOT / "figures").mkdir(exist_ok=True)
+        (ROOT / "figures" / "writable").touch()
+        (ROOT / "figures" / "writable").unlink()
     except OSError as error:
         raise OSError(f"cannot write to figures/ ({error.strerror}): make it writable") from None
     options.budget, device = experiment.resolve(options.budget, options.device)
@@ -71,11 +74,10 @@ def check(options):
 def clean_environment():
     """What the kernels inherit: UTF-8, this environment's own kernel, and nothing of the user's settings for plots and IPython."""
     plain = Path(find_spec("matplotlib").origin).with_name("mpl-data") / "matplotlibrc"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "JUPYTER_PREFER_ENV_PATH": "1"}
-    os.environ |= {"IPYTHONDIR": str(ROOT / "figures" / "checkpoints" / "ipython"), "MATPLOTLIBRC": str(plain)}
-    if not sys.stdout.isatty():
-        os.environ["TQDM_DISABLE"] = "1"  # progress bars are for a terminal, not for a log
+    own, modules = ROOT / "figures" / "checkpoints", filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    os.environ |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": os.pathsep.join(modules), "MATPLOTLIBRC": str(plain)}
+    os.environ |= {"IPYTHONDIR": str(own / "ipython"), "JUPYTER_RUNTIME_DIR": str(own / "jupyter"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    os.environ |= {} if sys.stdout.isatty() else {"TQDM_DISABLE": "1"}  # progress bars are for a terminal, not for a log
     for name in ("MPLBACKEND", "JUPYTER_PATH", "PYTHONSTARTUP"):
         os.environ.pop(name, None)
 
@@ -91,15 +93,14 @@ def execute(path, parameters, partial):
             stdout_file=sys.stdout, stderr_file=sys.stderr, request_save_on_cell_execute=False,
             shutdown_kernel="immediate", on_cell_start=lambda cell, cell_index: started.append(cell.id),
         )  # fmt: skip
-        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        ran = sum(cell.execution_count is not None for cell in code)
-        if ran == len(code):
-            return notebook, None
-        problem = f"ended early: {ran} of {len(code)} code cells ran"
+        ran = [cell.execution_count is not None for cell in notebook.cells if cell.cell_type == "code"]
+        problem = None if all(ran) else f"ended early: {sum(ran)} of {len(ran)} code cells ran"
     except papermill.PapermillExecutionError as error:
         problem = f"{error.ename}: {error.evalue}"
     except Exception as error:  # the kernel died, or did not start
         problem = f"{type(error).__name__}: {error}"
+    if not problem:
+        return notebook, None
     ids = [cell.get("id") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     where = f"cell {ids.index(started[-1]) + 1}" if started and started[-1] in ids else "before the first cell"
     return None, f"{where}: {problem}"
@@ -108,22 +109,21 @@ def execute(path, parameters, partial):
 def run(path, parameters, fingerprint, fresh):
     """Run one notebook, unless another process is at it. Returns (its record, None), or (None, what went wrong).
 
-    The record is run.json in the folder of the results. It names the code, the data and the digest of every file that the run wrote.
+    The record, run.json beside the results, names the code, the data and the digest of every file that the run wrote.
     """
-    import filelock
-
     home, start = ROOT / "figures" / path.stem, time.monotonic()
     work = ROOT / "figures" / "checkpoints" / f"{path.stem}-{fingerprint}"
     partial, failed = work / path.name, home / f"{path.stem}.failed.ipynb"
+    for folder in (work, home):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = filelock.FileLock(work.with_suffix(".lock"), timeout=0).acquire()
     except filelock.Timeout:
         return None, "another run-all is at this notebook with the same options: wait for its end"
     with lock:
         if fresh:
-            shutil.rmtree(work, ignore_errors=True)
-        for folder in (work, home):
-            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(work)
+            work.mkdir()
         os.environ["RESNET_CHECKPOINTS"] = str(work)
         try:
             notebook, problem = execute(path, parameters, partial)
@@ -138,9 +138,9 @@ def run(path, parameters, fingerprint, fresh):
                 os.replace(partial, failed)
             return None, problem
         told = work / "experiment.json"  # by the notebook's Experiment
-        record = (
-            json.loads(told.read_text(encoding="utf-8")) if told.exists() else {"folder": f"figures/{path.stem}", "data": [], "files": {}}
-        )
+        record = {"folder": f"figures/{path.stem}", "data": [], "files": {}}
+        if told.exists():
+            record |= json.loads(told.read_text(encoding="utf-8"))
         folder = ROOT / record["folder"]
         os.replace(partial, folder / path.name)
         printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
@@ -160,21 +160,16 @@ def earlier(path, fingerprint):
     from utils import data
 
     for place in (ROOT / "figures" / path.stem).rglob("run.json"):
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a data set is gone, or it is no record of ours
             record = json.loads(place.read_text(encoding="utf-8"))
-            if record["fingerprint"] == fingerprint and not provenance.changed(place.parent, record):
-                if all(data.load(used["asked"], like=used["like"]).digest == used["digest"] for used in record["data"]):
-                    return record
-        except (OSError, ValueError, KeyError, TypeError):  # a file is gone, or no record of ours
-            continue
+            same = record["fingerprint"] == fingerprint and not provenance.changed(place.parent, record)
+            if same and all(data.load(used["asked"], like=used["like"]).digest == used["digest"] for used in record["data"]):
+                return record
     return None
 
 
 def store_outputs(executed, path):
-    """Put the outputs of an executed copy into the notebook, whose text may have been edited meanwhile.
-
-    Without the times that papermill notes, and without the outputs of cells tagged "timing": a new run then changes nothing else.
-    """
+    """Put the outputs of an executed copy, but of those tagged "timing", into the notebook, whose text may have been edited meanwhile."""
     import nbformat
 
     notebook, executed = (nbformat.read(file, as_version=4) for file in (path, executed))
@@ -195,13 +190,14 @@ def announce(notebooks, options):
     """Say what is about to run, and how long that took where it was measured."""
     measured = SECONDS.get(f"{options.budget}, {options.device.partition(':')[0]}", {})
     minutes = sum(measured.get(path.stem, 0) for path in notebooks) / 60
-    untimed = " ".join(path.stem[:2] for path in notebooks if path.stem not in measured)
-    print(f"{len(notebooks)} notebooks, {options.budget} budget, on {options.device}: about {minutes:.0f} min if all are run", end="")
-    print(f", and {untimed}, not timed yet" if untimed else "")
+    rest = "".join(f", and {path.stem[:2]}, not timed yet" for path in notebooks if path.stem not in measured)
+    print(f"{len(notebooks)} notebooks, {options.budget} budget, on {options.device}: about {minutes:.0f} min if all are run{rest}")
 
 
 def main(arguments=None):
     options = parse(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show a ✓ gets a ?
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background jobs with Ctrl-C switched off
         signal.signal(number, signal.default_int_handler)
     clean_environment()
@@ -210,6 +206,8 @@ def main(arguments=None):
     except (ValueError, OSError) as error:
         print(f"run-all: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     announce(notebooks, options)
     parameters, rows = {name: getattr(options, name.lower()) for name in PARAMETERS}, []
     for path in notebooks:
@@ -217,9 +215,7 @@ def main(arguments=None):
         start, problem, fingerprint = time.monotonic(), None, provenance.fingerprint(path, parameters)
         try:
             record = kept = None if options.fresh else earlier(path, fingerprint)
-            if kept:
-                print("unchanged since it last ran to its end: not run again")
-            else:
+            if not kept:
                 record, problem = run(path, parameters, fingerprint, options.fresh)
         except KeyboardInterrupt:
             print(f"\nrun-all: interrupted in {path.relative_to(ROOT)}; its earlier results are untouched", file=sys.stderr)
@@ -228,16 +224,11 @@ def main(arguments=None):
             store_outputs(ROOT / record["folder"] / path.name, path)
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         status, result = ("FAILED", problem) if problem else ("ok, kept" if kept else "ok", record["result"])
+        print("unchanged since it last ran to its end: not run again" if kept else "")
         rows.append(f"{path.stem:26} {status:8} {minutes:3}:{seconds:02d} min  {result.partition(chr(10))[0]}")
     print("", f"{'notebook':26} {'status':8} {'time':>10}  main result", *rows, sep="\n")
     return int(any(" FAILED " in row[:36] for row in rows))
 
 
-def start():
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal that cannot show a ✓ gets a ?
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    start()
+    sys.exit(main())

@@ -82,6 +82,18 @@ def test_make_passes_options_on():
     assert '--budget "smoke" --data "my pictures" --device "auto" --seed "0" --epochs "3" --only 01 03' in result.stdout
 
 
+def test_make_clean_deletes_what_the_project_made_and_nothing_else(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    stays = ["figures/01_a/plain.json", "figures/01_a/quick/plain.json", "data/cifar10.npz", "my .venv/a", "utils/__pycache__ of mine/a",
+             "pictures/cat/__pycache__/a.png"]  # fmt: skip
+    goes = [".venv/a", "figures/checkpoints/a", "utils/__pycache__/a", "notebooks/.ipynb_checkpoints/a", "notebooks/my .venv/__pycache__/a"]
+    for name in [*stays, *goes, "benchmarks/a", "runner/a", "tests/a"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a")
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert all((tmp_path / name).exists() for name in stays) and not any((tmp_path / name).exists() for name in goes)
+
+
 def test_make_alone_explains_every_target():
     text = run("make").stdout
     makefile = (ROOT / "Makefile").read_text()
@@ -183,7 +195,7 @@ def test_no_measured_number_without_its_source(text):
 
 def test_the_readme_is_what_make_report_makes():
     text = (ROOT / "README.md").read_text()
-    assert report.readme(text, lambda source: result("README.md", source)) == text, "run `make report`"
+    assert report.readme(text, read=lambda source: result("README.md", source)) == text, "run `make report`"
 
 
 def test_report_renews_numbers_and_keeps_their_form():

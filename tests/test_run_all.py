@@ -361,10 +361,31 @@ def test_the_kernel_gets_a_clean_environment(project, monkeypatch, tmp_path, cap
 
 def test_a_terminal_that_cannot_show_a_tick_does_not_stop_the_run(project):
     project("01_a.ipynb", "print('✓ done')")
-    code = f"from runner import run_all; import sys; run_all.ROOT = __import__('pathlib').Path({str(project.root)!r}); run_all.start()"
+    code = MAIN.format(str(project.root), [])
     environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(HERE)}
     done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0 and b"? done" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("surroundings", [{"HOME": "/proc/1/nothing"}, {"umask": 0o077}])
+def test_a_home_that_cannot_be_written_to_and_a_strict_umask(project, surroundings):
+    project("01_a.ipynb", "import matplotlib.pyplot as plt\nplt.figure()\nprint('Main result: drawn')")
+    environment = os.environ | {"PYTHONPATH": str(HERE)} | {name: value for name, value in surroundings.items() if name == "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN.format(str(project.root), [])], cwd=HERE, env=environment, capture_output=True, text=True,
+        umask=surroundings.get("umask", -1), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("drawn"), done.stderr
+
+
+def test_a_kernel_of_the_users_named_python3_is_not_taken(project, tmp_path, monkeypatch):
+    kernel = tmp_path / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "mine", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "share"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    project("01_a.ipynb", "print('Main result: ours')")
+    assert run_all.main([]) == 0
 
 
 def test_a_project_in_a_folder_with_an_awkward_name(project, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import os
+from operator import length_hint
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +25,23 @@ class Checkpoint:
         self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
         self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
         parameters = list(model.parameters())
-        layers = hashlib.sha256(repr([repr(model), describe(model)]).encode()).hexdigest()[:8]
-        self.settings = flatten({
-            "model": f"{type(model).__name__} with {sum(p.numel() for p in parameters):,} parameters ({layers})",
+        self.settings = {
+            "model": f"{type(model).__name__} with {sum(p.numel() for p in parameters):,} parameters ({_short(describe(model))})",
             "initial weights": digest(*model.state_dict().values()),
             "frozen parameters": sum(not p.requires_grad for p in parameters),
-            "epochs": epochs,
-            "training": _loader_settings(train_loader),
-            "validation": _loader_settings(val_loader),
+            "epochs": describe(epochs),
             "criterion": describe(criterion),
-            "optimizer": {"type": type(optimizer).__name__} | describe(_optimizer_settings(optimizer)),
-            "schedule": {"type": type(scheduler).__name__} | (describe(scheduler.state_dict()) if scheduler else {}),
-            "schedule functions": describe(getattr(scheduler, "lr_lambdas", None)),  # which its state leaves out
-        })  # fmt: skip
+        }
+        for what, loader in (("training", train_loader), ("validation", val_loader)):
+            of_loader = {"batch size": getattr(loader, "batch_size", None), "batches": length_hint(loader)}
+            of_loader = loader.settings() if hasattr(loader, "settings") else of_loader
+            self.settings |= {f"{what} {key}": describe(value) for key, value in of_loader.items()}
+        for number, group in enumerate(optimizer.param_groups):
+            name = f"optimizer group {number}" if number else "optimizer"
+            self.settings |= {f"{name} {key}": describe(value) for key, value in group.items() if key != "params"}
+        state = scheduler.state_dict() | {"functions": getattr(scheduler, "lr_lambdas", [])} if scheduler else {}
+        self.settings |= {f"schedule {key.strip('_')}": describe(value) for key, value in state.items()}
+        self.settings |= {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
 
     def save(self, history):
         """Write everything; if the disk is full, say so and leave the last whole file as it is."""
@@ -131,52 +136,41 @@ def _previous(path):
 
 
 def describe(value):
-    """A value as plain numbers, words, lists and dicts: equal for what computes the same, the same in every process."""
-    if isinstance(value, np.generic):  # before float: a numpy.float64 is one
+    """A number or a text that is equal for what computes the same, in every process; repr() often holds an address."""
+    if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        tensor = torch.as_tensor(value)
-        return tensor.item() if tensor.ndim == 0 else digest(tensor)
     if isinstance(value, dict):
-        return {str(key): describe(part) for key, part in value.items()}
+        return repr({key: describe(part) for key, part in value.items()})
     if isinstance(value, (list, tuple)):
-        return [describe(part) for part in value]
+        return repr([describe(part) for part in value])
+    if isinstance(value, torch.Tensor):
+        return digest(value)
     if isinstance(value, functools.partial):
-        return {"function": describe(value.func), "arguments": describe(value.args), "options": describe(value.keywords)}
-    if hasattr(value, "__code__"):  # a function: by what it does, since its repr holds an address
+        return describe([value.func, value.args, value.keywords])
+    if isinstance(value, nn.Module):  # its repr does not have all: none of label smoothing
+        plain = {f"{name} {key}".strip(): part for name, module in value.named_modules() for key, part in vars(module).items()}
+        return f"{value!r} {[(key, part) for key, part in plain.items() if _is_setting(key, part)]} {digest(*value.buffers())}"
+    if hasattr(value, "__code__"):
         around = [cell.cell_contents for cell in value.__closure__ or ()]
-        known = [part for part in around if isinstance(part, (bool, int, float, str, list, tuple, np.generic))]
-        does = repr([_code(value.__code__), describe(known), describe(value.__defaults__), describe(value.__kwdefaults__)])
-        return f"{value.__qualname__} {hashlib.sha256(does.encode()).hexdigest()[:8]}"
-    if isinstance(value, nn.Module):
-        plain = {name: part for name, part in vars(value).items() if not name.startswith("_") and name != "training"}
-        inside = {name: describe(module) for name, module in value.named_children()}
-        return {"type": type(value).__name__} | describe(plain) | {"weights": digest(*value.buffers(recurse=False))} | inside
-    if hasattr(value, "__qualname__"):  # a class, or a function of C
-        return value.__qualname__
-    return {"type": type(value).__name__} | {
-        key: part for key, part in getattr(value, "__dict__", {}).items() if isinstance(part, (bool, int, float, str))
-    }
+        does = [_instructions(value.__code__), describe([around, value.__defaults__, value.__kwdefaults__])]
+        return f"{value.__qualname__} ({_short(does)})"
+    return getattr(value, "__qualname__", type(value).__name__)
 
 
-def _code(code):
-    """The instructions of a function and of those in it, with names and numbers."""
-    constants = [_code(part) if hasattr(part, "co_code") else part for part in code.co_consts]
-    return [code.co_code, code.co_names, [repr(sorted(part)) if isinstance(part, frozenset) else part for part in constants]]
+def _is_setting(name, value):
+    return isinstance(value, (int, float, str)) and not name.rpartition(" ")[2].startswith("_") and not name.endswith("training")
 
 
-def flatten(nested, name=""):
-    """{"a": {"b": 1}, "c": [2]} as {"a b": 1, "c 0": 2}."""
-    if isinstance(nested, list):
-        nested = dict(enumerate(nested)) or {"": "empty"}
-    if not isinstance(nested, dict):
-        return {name: nested}
-    flat = {}
-    for key, value in nested.items():
-        flat |= flatten(value, f"{name} {str(key).strip('_')}".strip())
-    return flat
+def _instructions(code):
+    """What a function does, with those in it."""
+    constants = [_instructions(part) if hasattr(part, "co_code") else part for part in code.co_consts if not isinstance(part, frozenset)]
+    return [code.co_code, code.co_names, constants]
+
+
+def _short(what):
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:8]
 
 
 def _without_numpy(state):
@@ -186,22 +180,6 @@ def _without_numpy(state):
     if isinstance(state, (list, tuple)):
         return type(state)(_without_numpy(value) for value in state)
     return state.item() if isinstance(state, np.generic) else state
-
-
-def _loader_settings(loader):
-    if hasattr(loader, "settings"):
-        return loader.settings()
-    return {"batches": len(loader)} if hasattr(loader, "__len__") else {}
-
-
-def _optimizer_settings(optimizer):
-    """A dict if there is one group of parameters, else a list of dicts; and what the optimizer remembers of earlier steps."""
-    state = optimizer.state_dict()
-    groups = [
-        {key: value for key, value in group.items() if key != "params"} | {"parameters": len(group["params"])}
-        for group in state["param_groups"]
-    ]
-    return (groups[0] if len(groups) == 1 else {"group": groups}) | {"memory": state["state"]}
 
 
 def _random_state():

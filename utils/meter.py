@@ -2,6 +2,7 @@
 
 import sys
 import time
+from operator import length_hint
 
 import torch
 from tqdm import tqdm
@@ -27,10 +28,7 @@ class Meter:
 
     def __init__(self, loader, device, label="", optimizer=None):
         self.loader, self.label, self.optimizer = loader, label, optimizer
-        try:
-            self.batches = len(loader)
-        except TypeError:  # a stream
-            self.batches = None
+        self.batches = length_hint(loader) or None  # None: a stream, whose length nobody knows
         # The sums stay on the device. Reading one (.item()) makes the CPU wait for the GPU: the progress bar does it twice a second,
         # `means` once.
         self.loss_sum = torch.zeros((), device=device)
