@@ -59,7 +59,7 @@ setup: .venv/installed
 	@touch $@
 
 # The versions to install, with the digest of every file; no registry's address is in it.
-lock:
+lock: setup
 	$(py) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file requirements.lock
 
 run-all: setup

@@ -19,8 +19,7 @@ def fingerprint(notebook, parameters):
     """A short name for a run: equal only if code, parameters, versions and environment are. Its data are compared on their own."""
     from utils.experiment import versions
 
-    from_outside = [os.environ.get(name) for name in ("RESNET_DATA", "RESNET_PRECISION")]
-    return digest(repr([source(notebook), parameters, versions(), from_outside]).encode())
+    return digest(repr([source(notebook), parameters, versions(), [os.environ.get(f"RESNET_{n}") for n in ("DATA", "PRECISION")]]).encode())
 
 
 def source(notebook, modules=ROOT / "utils"):

@@ -1,7 +1,7 @@
 """Run the notebooks with papermill; what `make run-all` calls. `python -m runner.run_all --help` lists the options.
 
-A notebook is not run again while its code, parameters, data, versions and results are the same; one that was killed goes on after the
-last epoch it finished. Exit status: 0 if every notebook ran to its last cell, 1 if not, 2 if the call makes no sense, 130 after Ctrl-C.
+What is unchanged is kept, and what was killed goes on after its last epoch. Exit status: 0 if every notebook ran to its last cell, 1 if
+not, 2 if the call makes no sense, 130 after Ctrl-C.
 """
 
 import argparse
@@ -139,8 +139,7 @@ def run(path, parameters, fingerprint, fresh):
             return None, problem
         told = work / "experiment.json"  # by the notebook's Experiment
         record = {"folder": f"figures/{path.stem}", "data": [], "files": {}}
-        if told.exists():
-            record |= json.loads(told.read_text(encoding="utf-8"))
+        record |= json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
         folder = ROOT / record["folder"]
         os.replace(partial, folder / path.name)
         printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
@@ -231,4 +230,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    if sys.getfilesystemencoding() != "utf-8":  # an ASCII terminal: names of files would be garbled
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -357,6 +358,19 @@ def test_the_kernel_gets_a_clean_environment(project, monkeypatch, tmp_path, cap
     project("01_a.ipynb", cell)
     assert run_all.main([]) == 0
     assert "✓ False [6.4, 4.8]" in capsys.readouterr().out
+
+
+def test_a_terminal_of_ascii_and_a_folder_with_an_accent(project, tmp_path):
+    place = tmp_path / "prüfung é"
+    for part in ("utils", "runner"):
+        shutil.copytree(HERE / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    path = project("01_a.ipynb", "from utils import files\nprint('✓', files.__file__)\nprint('Main result: é')")
+    (place / "notebooks").mkdir()
+    shutil.copy(path, place / "notebooks")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(place)}
+    command = [sys.executable, "-m", "runner.run_all"]
+    done = subprocess.run(command, cwd=place, env=os.environ | ascii_only, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0 and "prüfung é" in done.stdout and done.stdout.rstrip().endswith("é"), done.stdout + done.stderr
 
 
 def test_a_terminal_that_cannot_show_a_tick_does_not_stop_the_run(project):
