@@ -34,7 +34,7 @@ help:
 	@echo '               ONLY="01 03"  EPOCHS=3  SEED=1'
 	@echo '               FRESH=1                   run again what is unchanged, and from the first epoch'
 	@echo 'make status    which results come from older code'
-	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make lab       open your own copies of the notebooks, in my_notebooks/, in JupyterLab'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
@@ -55,6 +55,7 @@ setup: .venv/installed
 	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(py) -m ipykernel install --sys-prefix --name python3 > /dev/null
+	@mkdir -p .venv/etc/jupyter/labconfig && echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' > .venv/etc/jupyter/labconfig/page_config.json
 	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
@@ -74,8 +75,11 @@ refresh: setup
 report: setup
 	@$(py) -m runner.report
 
+# The learner's own copies, which git ignores: answers never stand in the way of a new edition, and none is ever overwritten.
 lab: setup
-	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb
+	@mkdir -p my_notebooks
+	@for file in notebooks/*.ipynb; do test -e "my_$$file" || cp "$$file" my_notebooks/; done
+	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 my_notebooks/01_cnn_cifar100.ipynb
 
 tensorboard: setup
 	$(py) -m tensorboard.main --logdir figures --host 127.0.0.1

@@ -101,6 +101,41 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(path, stops, capsys):
     assert not done or f"goes on after epoch {done}, from its checkpoint" in lines[0]
 
 
+def interrupted(epoch, batch, **options):
+    """A run without a file that is interrupted there, as by the stop button of a notebook."""
+    with pytest.raises(KeyboardInterrupt) as stop, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "Stop", KeyboardInterrupt)
+        run(None, (epoch, batch), **options)
+    return stop.value
+
+
+def test_an_interrupted_run_says_so_in_one_line_and_goes_on_when_it_is_run_again(capsys):
+    whole = run(None)
+    for epoch, batch in ((2, 3), (4, 0)):
+        stop = interrupted(epoch, batch)
+        line = f"{epoch - 1} of 4 epochs are done and kept: run the same again, and it goes on from there"
+        assert str(stop) == line and stop._render_traceback_() == [f"KeyboardInterrupt: {line}"]
+    capsys.readouterr()
+    same(whole, run(None))
+    assert "goes on after epoch 3" in capsys.readouterr().out
+    same(whole, run(None))  # and only once
+    assert "goes on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.1}, {"weights": 1}, {"images": 201}, {"model": models.CNN(10)}])
+def test_an_interrupted_run_is_not_taken_up_by_another(change, capsys):
+    interrupted(3, 0)
+    capsys.readouterr()
+    run(None, **change)
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_a_run_interrupted_in_its_first_epoch_starts_over(capsys):
+    whole = run(None)
+    interrupted(1, 2)
+    same(whole, run(None))
+
+
 def test_a_whole_run_is_not_trained_again(path):
     whole = run(path)
     same(whole, run(path, stop=(EPOCHS + 1, 0)))

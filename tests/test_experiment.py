@@ -123,6 +123,8 @@ def test_curves_show_both_parts_of_every_run():
         ({"budget": "big"}, "no budget 'big': use auto, smoke, quick, full, paper"),
         ({"epochs": 0}, "EPOCHS must be"),
         ({"epochs": "3"}, "EPOCHS must be"),
+        ({"seed": "a"}, "SEED must be a whole number from 0, got 'a'"),
+        ({"seed": -1}, "SEED must be"),
         ({"device": "cuda:99"}, "no device 'cuda:99' here"),
         ({"shape": (1, 28, 28)}, r"take images of shape \(1, 28, 28\)"),
     ],
@@ -131,6 +133,7 @@ def test_bad_parameters_are_refused_in_one_line(make, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         make(**arguments)
     assert "\n" not in str(error.value)
+    assert error.value._render_traceback_() == [f"ValueError: {error.value}"], "what a notebook shows"
 
 
 def test_a_folder_that_cannot_be_written_to(make, tmp_path):

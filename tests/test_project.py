@@ -101,6 +101,19 @@ def test_make_alone_explains_every_target():
         assert target in ("help", "setup") or f"make {target} " in text, target
 
 
+def test_make_lab_opens_copies_and_never_overwrites_one(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("notebooks/01_cnn_cifar100.ipynb", "notebooks/02_b.ipynb", "my_notebooks/02_b.ipynb", ".venv/bin/python", "pyproject.toml",
+                 "requirements.lock", ".venv/installed"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n" if name.endswith("python") else name)
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "my_notebooks/02_b.ipynb").write_text("my answers")
+    subprocess.run(["make", "lab"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "my_notebooks/01_cnn_cifar100.ipynb").read_text() == "notebooks/01_cnn_cifar100.ipynb"
+    assert (tmp_path / "my_notebooks/02_b.ipynb").read_text() == "my answers"
+
+
 def test_make_lab_keeps_to_this_machine():
     command = run("make", "--dry-run", "lab").stdout
     assert "--ServerApp.ip=127.0.0.1" in command and "token" not in command

@@ -3,6 +3,7 @@
 A file is a line with the SHA-256 of the rest, and the rest is what torch.save wrote. The one before is kept as NAME.previous.
 """
 
+import copy
 import functools
 import hashlib
 import io
@@ -18,10 +19,15 @@ from .files import atomic_write
 
 
 class Checkpoint:
-    """The file of one training run. A run goes on from it only if everything that it depends on is the same."""
+    """The state of one training run: in a file, or without a path in memory, where it is found again if the run was interrupted.
+
+    A run goes on from it only if everything that it depends on is the same.
+    """
+
+    interrupted = None  # (settings, state) of the last run without a path that was interrupted
 
     def __init__(self, path, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion):
-        self.path = path
+        self.path, self.last = path, None
         self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
         self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
         parameters = list(model.parameters())
@@ -44,19 +50,31 @@ class Checkpoint:
         self.settings |= {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
 
     def save(self, history):
-        """Write everything; if the disk is full, say so and leave the last whole file as it is."""
+        """Keep everything; if the disk is full, say so and leave the last whole file as it is."""
         state = {name: _without_numpy(part.state_dict()) for name, part in self.parts.items()}
         state |= {"history": vars(history), "epochs": [loader.epoch for loader in self.loaders], "random": _random_state()}
+        if not self.path:
+            self.last = copy.deepcopy(state)
+            return
         try:
             save(self.path, self.settings, state)
         except OSError as error:
             print(f"WARNING: no checkpoint written ({error.strerror or error}); the training goes on")
 
+    def interrupt(self):
+        """Leave what was kept last for a run that is started again in this process."""
+        Checkpoint.interrupted = None if self.path else (self.settings, self.last)
+
     def resume(self, history):
-        """Take up what the file holds; returns whether there was one."""
-        state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+        """Take up what was kept; returns whether there was anything."""
+        if self.path:
+            state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+        else:
+            settings, state = Checkpoint.interrupted or (None, None)
+            Checkpoint.interrupted, state = None, state if settings == self.settings else None
         if state is None:
             return False
+        self.last = state
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for loader, done in zip(self.loaders, state["epochs"], strict=True):

@@ -51,8 +51,18 @@ class Experiment:
     """
 
     def __init__(self, name, default_data, budget="auto", data_name="auto", epochs=None, seed=0, device="auto", shape=None, also=()):
+        try:
+            self._set_up(name, default_data, budget, data_name, epochs, seed, device, shape, also)
+        except (ValueError, OSError) as error:
+            raise train.in_one_line(error) from None
+        print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
+        print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
+
+    def _set_up(self, name, default_data, budget, data_name, epochs, seed, device, shape, also):
         self.name, self.seed = name, seed
         self.budget, self.device = resolve(budget, device)
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"SEED must be a whole number from 0, got {seed!r}")
         if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
             raise ValueError(f"EPOCHS must be None or a whole number from 1, got {epochs!r}")
         self._epochs = epochs
@@ -76,8 +86,6 @@ class Experiment:
             {"asked": name, "like": default_data if name == asked else name, "digest": part.digest} for name, part in used.items()
         ]
         self._files = {}  # {name: digest} of what was written
-        print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
-        print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
 
     def _what_differs(self, default_data):
         """The name of the folder for results that are not of the committed configuration; "" for those that are."""

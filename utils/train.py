@@ -124,32 +124,45 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
     criterion: cross-entropy unless given. scheduler: stepped once a batch. label: name of the run in the printed lines.
     tensorboard: folder to write scalars to, for `make tensorboard`; nothing is written without it.
     checkpoint: file to save everything to after each epoch. If it is there, training goes on after its last epoch, and ends on the
-    CPU with the very numbers of a run that was never stopped. Raises ValueError if it is of a run with other settings.
+    CPU with the very numbers of a run that was never stopped. Raises ValueError if it is of a run with other settings. Without a file,
+    a training that was interrupted goes on when the very same is started again in the same process.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     criterion = criterion or nn.CrossEntropyLoss()
     model.to(memory_format=precision(next(model.parameters()).device).memory_format)
     history = History()
-    keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion) if checkpoint else None
-    if keeper and keeper.resume(history):
+    keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
+    if keeper.resume(history):
         print(f"{label} goes on after epoch {len(history)}, from its checkpoint".lstrip())
     writer = summary_writer(tensorboard) if tensorboard else None
-    for number in range(len(history) + 1, epochs + 1):
-        start = time.perf_counter()
-        here = f"{label} {number}/{epochs} ".lstrip()
-        train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
-        val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
-        history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
-        print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
-        if writer:
-            for name, series in vars(history).items():
-                writer.add_scalar(name, series[-1], number)
-        if keeper:
+    try:
+        for number in range(len(history) + 1, epochs + 1):
+            start = time.perf_counter()
+            here = f"{label} {number}/{epochs} ".lstrip()
+            train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
+            val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
+            history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
+            print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
+            if writer:
+                for name, series in vars(history).items():
+                    writer.add_scalar(name, series[-1], number)
             keeper.save(history)
+    except KeyboardInterrupt:
+        keeper.interrupt()
+        done = f"{len(history)} of {epochs} epochs are done and kept: run the same again, and it goes on from there"
+        raise in_one_line(KeyboardInterrupt(f"{label}: {done}".removeprefix(": "))) from None
+    except (FloatingPointError, MemoryError) as error:
+        raise in_one_line(error) from None
     if writer:
         writer.close()
     return history
+
+
+def in_one_line(error):
+    """The exception, which a notebook then shows as one line, without the traceback: its message says what to do."""
+    error._render_traceback_ = lambda: [f"{type(error).__name__}: {error}"]  # IPython asks for this
+    return error
 
 
 def summary_writer(folder):
