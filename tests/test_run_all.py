@@ -256,6 +256,29 @@ def test_a_result_that_is_lost_or_changed_is_made_again(project, damage):
     assert json.loads((folder / "numbers.json").read_text())["steps"] == 1
 
 
+DOWNLOAD = """import numpy as np
+import torchvision
+class Fetched:
+    def __init__(self, root, train, download):
+        n = 50 if train else 20
+        self.data, self.targets = np.zeros((n, 32, 32, 3), np.uint8), [i % 10 for i in range(n)]
+        self.classes = [str(i) for i in range(10)]
+torchvision.datasets.CIFAR10 = Fetched
+data.load.__defaults__ = (Path(ROOT) / 'data',)"""
+
+
+def test_a_data_set_that_the_run_downloads_does_not_make_the_next_run_start_over(project, monkeypatch):
+    from utils import data
+
+    first, last = LAB.split("lab = ")
+    project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{COUNTS}\n{first}{DOWNLOAD}\nlab = {last}")
+    assert run_all.main(["--budget", "smoke"]) == 0 and (project.root / "data" / "cifar10.npz").exists()
+    monkeypatch.setattr(data.load, "__defaults__", (project.root / "data",))
+    assert run_all.main(["--budget", "smoke"]) == 0 and runs(project) == 1
+    (project.root / "data" / "cifar10.npz").write_bytes(b"damaged")
+    assert run_all.main(["--budget", "smoke"]) == 1, "and the damaged file is named"
+
+
 def test_each_seed_keeps_its_own_results(project):
     project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{COUNTS}\n{LAB}")
     for seed in "010":
