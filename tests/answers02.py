@@ -205,32 +205,32 @@ RIGHT_BLOCKS = {
     "Sequential, γ = 0": AsSequential,
     "shortcut with BN": lambda *a, **k: models.ResidualBlock(*a, **k, norm_shortcut=True),
 }
-SAME_SHAPE = "both paths must have the same shape"
+PROJECT = "it needs a projection, with the block's stride and output channels"
 WRONG_BLOCKS = {
     "bias left on": (Bias, "Set bias=False"),
-    "no stride on the shortcut": (NoStrideOnShortcut, SAME_SHAPE),
-    "identity where a projection is due": (AlwaysIdentity, SAME_SHAPE),
-    "identity where only the channels change": (OnlyStrideCounts, SAME_SHAPE),
-    "identity where only the stride changes the shape": (OnlyChannelsCount, SAME_SHAPE),
+    "no stride on the shortcut": (NoStrideOnShortcut, "the block's stride is missing on this path"),
+    "identity where a projection is due": (AlwaysIdentity, PROJECT),
+    "identity where only the channels change": (OnlyStrideCounts, PROJECT),
+    "identity where only the stride changes the shape": (OnlyChannelsCount, PROJECT),
     "projection where the identity would do": (AlwaysProjection, "add x itself"),
-    "pooling before the projection": (PoolingShortcut, "the shortcut must project"),
+    "pooling before the projection": (PoolingShortcut, "pixels pooled are rounded down"),
     "bias on the projection": (BiasOnProjection, "Set bias=False"),
-    "3×3 projection": (WideProjection, "The convolution of a shortcut is 1×1"),
+    "3×3 projection": (WideProjection, "that of the shortcut is 1×1"),
     "ReLU before the addition": (EarlyReLU, "before the addition"),
     "ReLU before and after the addition": (TwoReLUs, "before the addition"),
     "no ReLU after the addition": (NoLastReLU, "after the addition is missing"),
     "no ReLU in the middle": (NoMiddleReLU, "between the convolutions is missing"),
     "ReLU before BN": (ReLUBeforeNorm, "The ReLU stands before the first BN"),
-    "pre-activation": (PreActivated, "pre-activation"),
+    "pre-activation": (PreActivated, "that is pre-activation"),
     "added before BN": (AddedBeforeNorm, "The shortcut is added before the last BN"),
     "not added": (NotAdded, "The shortcut is not added"),
-    "concatenated": (Concatenated, "Found (2, 64, 8, 8)"),
-    "no batch norm": (NoNorm, "Found 0 BatchNorm2d on the main path"),
-    "one batch norm": (OneNorm, "Found 1 BatchNorm2d on the main path"),
-    "input changed in place": (InPlace, "works in place on x"),
-    "stride on both convolutions": (StrideTwice, SAME_SHAPE),
-    "stride on the second convolution": (StrideSecond, "(3, 32, 64, 1), (3, 64, 64, 2)"),
-    "detached": (Detached, "gradients reach the input"),
+    "concatenated": (Concatenated, "torch.cat puts the paths side by side: here they are added"),
+    "no batch norm": (NoNorm, "`m` is made by ResidualBlock(32, 32) and never used"),
+    "one batch norm": (OneNorm, "`n` is made by ResidualBlock(32, 32) and never used"),
+    "input changed in place": (InPlace, "Something works in place on x"),
+    "stride on both convolutions": (StrideTwice, "the stride is there twice"),
+    "stride on the second convolution": (StrideSecond, "second convolution has stride 1"),
+    "detached": (Detached, "no gradient reaches the input"),
     "stride not an argument": (lambda i, o: Block(i, o), "TypeError"),
 }
 
@@ -262,15 +262,15 @@ def pad(before=0, extra=0, offset=0, value=0.0, pool=False):
 
 RIGHT_PADDINGS = {"cat": by_cat, "module": by_module, "filling": by_filling}
 WRONG_PADDINGS = {
-    "zeros first": (pad(before=1), "behind the channels of x"),
-    "averaged": (pad(pool=True), "every second pixel"),
-    "ones": (pad(value=1.0), "Found other numbers"),
-    "one channel too many": (pad(extra=1), "Found (2, 7, 4, 4)"),
-    "second pixel first": (pad(offset=1), "Found (2, 6, 3, 3)"),
-    "no stride": (lambda x, o, s: pad()(x, o, 1), "Found (2, 6, 7, 7)"),
-    "channels repeated": (lambda x, o, s: torch.cat([x, x], 1)[:, :o, ::s, ::s], "Found other numbers"),
-    "no channels": (lambda x, o, s: x[:, :, ::s, ::s], "Found (2, 4, 4, 4)"),
-    "padded pixels": (lambda x, o, s: F.pad(x, (0, o - x.shape[1])), "Found (2, 4, 7, 9)"),
+    "zeros first": (pad(before=1), "put them after"),
+    "averaged": (pad(pool=True), "Found the mean of stride × stride pixels"),
+    "ones": (pad(value=1.0), "they are zeros"),
+    "one channel too many": (pad(extra=1), "no more and no less"),
+    "second pixel first": (pad(offset=1), "begin with the first one"),
+    "no stride": (lambda x, o, s: pad()(x, o, 1), "The stride isn't used"),
+    "channels repeated": (lambda x, o, s: torch.cat([x, x], 1)[:, :o, ::s, ::s], "The channels of x are repeated"),
+    "no channels": (lambda x, o, s: x[:, :, ::s, ::s], "`out_channels` isn't used"),
+    "padded pixels": (lambda x, o, s: F.pad(x, (0, o - x.shape[1])), "channels come third"),
 }
 
 EXERCISES = {

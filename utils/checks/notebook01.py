@@ -10,7 +10,7 @@ from torch import nn
 from .framework import count_parameters, exercise, inputs
 
 
-@exercise("The transform is called with one PIL image and must return a tensor.")
+@exercise("01", "train_transform", raw=True, causes=[("", "The transform is called with one PIL image and must return a tensor.")])
 def train_transform(transform):
     """transform: PIL image, RGB 32×32 -> float32 tensor (3, 32, 32): flip, ±15°, crop with padding 4, normalised to −1 … 1."""
 
@@ -144,13 +144,18 @@ def _cnn_claims(cls, parameters):
 CNN_CAUSE = "Follow the shape: 3×32×32 → 16×16×16 → 32×8×8 → 64×4×4 → 1024 → 512 → num_classes."
 
 
-@exercise(CNN_CAUSE)
+@exercise("01", "CNN", raw=True, causes=[("", CNN_CAUSE)])
 def cnn(cls):
     """cls(num_classes=100): the CNN of notebook 01, 599,684 parameters."""
     yield from _cnn_claims(cls, 599_684)
 
 
-@exercise("It is called as epoch(model, loader, criterion, optimizer), and without the optimizer to evaluate.")
+@exercise(
+    "01",
+    "epoch",
+    raw=True,
+    causes=[("", "It is called as epoch(model, loader, criterion, optimizer), and without the optimizer to evaluate.")],
+)
 def epoch(function):
     """function(model, loader, criterion, optimizer=None) -> (mean loss per image, share of correct predictions)."""
 
@@ -261,7 +266,7 @@ def epoch(function):
     yield "a second training pass is in training mode again", all(t and g for t, g in modes), "Set the mode in every call."
 
 
-@exercise(CNN_CAUSE)
+@exercise("01", "CNNWithBatchNorm", raw=True, causes=[("", CNN_CAUSE)])
 def batch_norm(cls):
     """cls(num_classes=100): the CNN with a BatchNorm2d after each convolution's ReLU, 599,908 parameters."""
     model = cls().eval()
@@ -288,7 +293,7 @@ def batch_norm(cls):
     yield from _cnn_claims(cls, 599_908)
 
 
-@exercise(CNN_CAUSE)
+@exercise("01", "CNNWithDropout", raw=True, causes=[("", CNN_CAUSE)])
 def dropout(cls):
     """cls(num_classes=100): the CNN with dropout of probability 0.5 after the first linear layer, 599,684 parameters."""
     model, x = cls(), torch.randn(64, 3, 32, 32)
