@@ -60,27 +60,36 @@ class Subject:
         """(output, trace): run the learner's network."""
         model = model or self.model
         model.train(training)
+        try:
+            return self._call(x, model, doing, trace)
+        finally:
+            self.other_mode = [name or "the network itself" for name, m in model.named_modules() if m.training != training]
+            model.train()  # layers that all networks of an answer share (one nn.ReLU for all) are as new
+
+    def _call(self, x, model, doing, trace):
         watch, doing = Trace(model, x), doing or f"{self.case} on an input of shape {tuple(x.shape)}"
         try:
             out = self.answer.run(model, x, doing=doing, trace=watch)
         except Failed as failed:
-            if hint := _paths(self, watch, x):
-                raise Failed(failed.claim, f"Found: {doing} fails: {hint}", *failed.hints, error=failed.error) from failed
-            raise
+            hint = _paths(self, watch, x)
+            hints = [f"Found: {doing} fails: {hint}"] if hint else failed.hints
+            done = [f"{watch.name(step)} {step.shape}" for step in watch.steps if step.kind not in ("add_", "__getitem__")]
+            steps = ["Up to there, this was computed: " + ", ".join(done)] if 0 < len(done) < 30 else []
+            raise Failed(failed.claim, *hints, *steps, error=failed.error) from failed
         return (out, watch) if trace else out
 
 
-def network(answer, cases, claims, mistakes=(), advice=None, training=True):
+def network(answer, cases, claims, mistakes=(), advice=None, random=False):
     """The claims of a network that is made by answer(*case.arguments, **case.keywords).
 
     claims: other texts than those of CLAIMS. advice: what to say where a layer differs in its "stride", "bias", … (see FIELDS).
-    training=False: what happens in training mode isn't compared (a network with dropout).
+    random: in training mode it does something random, which isn't compared. Returns the networks if all is well, with .model and .match.
     """
-    answer.advice = advice or {}
+    answer.advice, answer.random = advice or {}, random
     subjects = [Subject(answer, case) for case in cases]
     todo = dict(STAGES)
-    if not training:
-        todo.pop("training"), todo.pop("gradient")
+    if random:
+        todo.pop("training")
     claims = CLAIMS | claims
     while todo:
         key = next(iter(todo))
@@ -100,13 +109,14 @@ def network(answer, cases, claims, mistakes=(), advice=None, training=True):
         if hints:
             for rest in todo:
                 yield claims[rest], None, ""
-            return
+            return None
+    return subjects
 
 
 def _order_first(subjects, mistakes):
     """The known mistake of a network that has all layers, while others of the same answer have not."""
     for subject in subjects:
-        if getattr(subject, "match", ()) is None and subject.tried:
+        if getattr(subject, "alike", False) and not subject.match:
             hints = order(subject, mistakes)
             if subject.named:
                 return hints
@@ -143,6 +153,7 @@ def shape(subject, mistakes):
         out = subject.call(torch.randn(shape))
         found = tuple(out.shape)
         if found != expected:
+            subject.out = out
             text = f"Found: {subject.case} makes {tuple(shape)} to {found}; expected {expected}."
             return text + "\n" + _shape_advice(found, expected, subject)
         if out.dtype != torch.float32:
@@ -187,7 +198,6 @@ def calls(subject, mistakes):
     if not subject.born_training:
         return "Found: a new network is in evaluation mode.\nLeave .eval() out of `__init__`: whoever uses the network sets the mode."
     for training in (True, False):
-        model.train(training)
         x = torch.randn(case.shapes[0])
         given = x.clone()
         subject.call(given, training=training)
@@ -196,8 +206,8 @@ def calls(subject, mistakes):
                 f"Found: after a call, the input of {case} has other numbers than before.\n"
                 "Something works in place on x (+=, relu_, inplace=True), and whatever reads x later reads the changed x."
             )
-        if any(m.training != training for m in model.modules()):
-            name = next(n or "the network itself" for n, m in model.named_modules() if m.training != training)
+        if subject.other_mode:
+            name = subject.other_mode[0]
             word = "training" if training else "evaluation"
             return (
                 f"Found: a call in {word} mode leaves {name} in the other mode.\n"
@@ -205,22 +215,36 @@ def calls(subject, mistakes):
             )
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x = torch.randn(max(3, case.shapes[0][0]), *case.shapes[0][1:])
-    out, again = subject.call(x.clone()), subject.call(x.clone())
+    (out, trace), again = subject.call(x.clone(), trace=True), subject.call(x.clone())
+    if moved := {"cpu", "cuda", "numpy"} & trace.names:
+        advice = "A network works where its input and its parameters are: leave that to whoever uses it."
+        return f"Found: `forward` calls .{moved.pop()}().\n{advice}"
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, state[name])]
     if changed:
         return f"Found: a call in evaluation mode changes `{changed[0]}`.\nIn evaluation nothing is learnt: is a mode or a flag fixed?"
+    dropping = [step for step in trace.steps if "dropout" in step.kind and step.settings.get("training", True)]
+    if not close(out, again) and dropping:
+        return (
+            "Found: in evaluation mode, dropout still drops: two calls with the same input give different outputs.\n"
+            "nn.Dropout stops by itself; F.dropout needs training=self.training."
+        )
     if not close(out, again):
         return (
             "Found: in evaluation mode, two calls with the same input give different outputs.\n"
-            "Is something random (F.dropout without training=self.training), or kept from the call before?"
+            "Is something random, or kept from the call before?"
         )
     alone = torch.cat([subject.call(image[None].clone()) for image in x])
     if alone.shape != out.shape or not close(out, alone, 1e-3):
-        return (
-            "Found: in evaluation mode, the output for an image depends on the other images of its batch.\n"
-            "BN must use its running statistics then: nn.BatchNorm2d with its defaults does, and F.batch_norm with training=self.training."
-        )
-    if hint := _other_device(subject):
+        found = "Found: in evaluation mode, the output for an image depends on the other images of its batch.\n"
+        batch = [step for step in trace.layers("norm") if step.settings.get("training") or step.settings["running_mean"] is None]
+        if batch:
+            return f"{found}`{trace.name(batch[0])}` uses the mean and variance of the batch. {FLAG}"
+        return found + "Something works along dimension 0, that of the images (softmax(0), mean(0), …), or uses the mean of the batch."
+    step = next((s for s in trace.layers("norm") if s.settings.get("training") and s.settings["running_mean"] is not None), None)
+    if step:
+        return f"Found: in evaluation mode, `{trace.name(step)}` computes as in training.\n{FLAG}"
+    known = {id(t) for t in [*model.parameters(), *model.buffers()]} | trace.outputs
+    if trace.touched - known and (hint := _other_device(subject)):  # it computes with tensors from elsewhere
         return hint
 
 
@@ -249,7 +273,8 @@ def layers(subject, mistakes):
     for number in range(len(subject.case.references)):
         expected = _traced(_reference(subject, number).to(subject.x.dtype).eval(), subject.x)[1].layers()
         options.append(differences(found, expected, subject.trace, subject.case, subject.answer.advice))
-    if all(options):
+    subject.alike = not all(options)
+    if not subject.alike:
         return min(options, key=lambda hints: hints[0])[1:]
 
 
@@ -270,7 +295,15 @@ def training(subject, mistakes):
     for number in range(2):
         x = torch.randn(subject.x.shape, dtype=subject.x.dtype) + number
         torch.manual_seed(number)
-        out = subject.call(x.clone(), training=True)
+        out, trace = subject.call(x.clone(), training=True, trace=True)
+        still = [step for step in trace.layers("norm") if not step.settings.get("training")]
+        if still:
+            return f"Found: in training mode, `{trace.name(still[0])}` computes as in evaluation.\n{FLAG}"
+        for step in trace.steps:
+            if "dropout" in step.kind and step.settings.get("training", True) and step.settings.get("p", 0.5):
+                return f"Found: in training mode, there is a {step.describe()}.\nThis network has no dropout: leave it out."
+            if "norm" in step.kind and step.kind != "norm":
+                return f"Found: `{trace.name(step)}` is a layer of the kind {step.kind}.\nThis network has BatchNorm2d."
         calm = reference.eval()(x)
         torch.manual_seed(number)
         expected = reference.train()(x)
@@ -288,7 +321,7 @@ def training(subject, mistakes):
             return "Found: in training mode, the output is another one; in evaluation, it is right.\nWhat depends on self.training?"
     names = {id(t): name for name, t in [*subject.model.named_parameters(), *subject.model.named_buffers()]}
     for mine, right in pairs:
-        if not mine.requires_grad and not close(mine, right, 10 * subject.tolerance):
+        if not mine.requires_grad and not close(mine.view(right.shape), right, 10 * subject.tolerance):
             name = names.get(id(mine), "the running statistics")
             return (
                 f"Found: after two steps of training, `{name}` has other numbers than with nn.BatchNorm2d and its defaults.\n"
@@ -312,14 +345,15 @@ def gradient(subject, mistakes):
         weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
         return torch.autograd.grad((out * weights).sum(), [leaf, *parameters], allow_unused=True)
 
-    subject.model.train(), reference.train()
+    subject.model.train(not subject.answer.random), reference.train(not subject.answer.random)
     torch.manual_seed(0)
     mine = subject.answer.run(gradients, subject.model, [m for m, _ in pairs], doing="the backward pass")
     if mine is None:
-        return "Found: the output has no gradient at all.\n" + CUT
+        return f"Found: the output has no gradient at all.\n{_cut(subject)}"
     torch.manual_seed(0)
     right = gradients(reference, [r for _, r in pairs])
     whose = ["the input", *(f"`{names.get(id(m), 'a parameter')}`" for m, _ in pairs)]
+    mine = [m if m is None or r is None else m.reshape(r.shape) for m, r in zip(mine, right, strict=True)]
     none = [name for name, m, r in zip(whose, mine, right, strict=True) if m is None and r is not None]
     wrong = none or [n for n, m, r in zip(whose, mine, right, strict=True) if r is not None and not close(m, r, 100 * subject.tolerance)]
     if not wrong:
@@ -333,10 +367,24 @@ def gradient(subject, mistakes):
         other = gradients(functools.partial(function, reference), [r for _, r in pairs])
         if other and all(_same(a, b, subject.tolerance) for a, b in zip(mine, other, strict=True)):
             return f"{found}\n{hint}"
-    return f"{found}\n{CUT}"
+    return f"{found}\n{_cut(subject)}"
 
 
-CUT = "Somewhere the way back is cut or changed: .detach(), .data, .item(), torch.no_grad() and torch.tensor(…) do that."
+FLAG = (
+    "A BN uses its batch in training and its running statistics in evaluation. nn.BatchNorm2d does so, with its defaults; F.batch_norm needs "
+    "training=self.training."
+)
+
+
+def _cut(subject):
+    """Where the way back is cut, as far as it can be seen."""
+    ways = {"detach": ".detach()", "detach_": ".detach_()", "data": ".data", "item": ".item()", "tolist": ".tolist()", "numpy": ".numpy()"}
+    used = [text for name, text in ways.items() if name in subject.trace.names]
+    if "_set_grad_enabled" in subject.trace.names:
+        used.append("torch.no_grad()")
+    return f"{' and '.join(used) or 'Something'} in `forward` cuts the way back: whatever lies before it doesn't learn from the loss."
+
+
 STAGES = {
     "runs": runs, "shape": shape, "own": own, "calls": calls, "layers": layers, "order": order, "training": training, "gradient": gradient,
 }  # fmt: skip
@@ -360,7 +408,7 @@ def candidates(subject, number):
         pairs = [(m, copies[places_index(places, r)]) for m, r in pairs]
         with torch.no_grad():
             for m, r in pairs:
-                r.copy_(m)
+                r.copy_(m.view(r.shape))
         yield pairs, reference
 
 
@@ -430,8 +478,7 @@ def _by_shape(model, reference):
         return
     for way in itertools.product(*(itertools.permutations(m) for _, m in groups.values())):
         pairs = [pair for (r, _), m in zip(groups.values(), way, strict=True) for pair in zip(m, r, strict=True)]
-        if all(m.shape == r.shape for m, r in pairs):
-            yield pairs
+        yield pairs
 
 
 @torch.no_grad()
@@ -475,31 +522,42 @@ def differences(found, expected, trace, case, more):
         return []
     listed = f"Found: {case} has {_list(found)}.\nExpected: {_list(expected)}."
     count = len(left) + len(missing)
-    for field_name, advice in FIELDS.items():
-        for right, wrong in itertools.product(missing, left):
-            a, b = _key(right), _key(wrong)
-            if _difference(a, b) == {field_name}:
-                text = f"Found: {case}: `{trace.name(wrong)}` is a {wrong.describe()}; expected {right.describe()}."
-                return [count, f"{text}\n{more.get(field_name) or advice(right, wrong)}", listed]
-    norms = [sum(step.kind == "norm" for step in steps) for steps in (found, expected)]
-    others = {step.kind for step in left} - {step.kind for step in expected}
-    if others:
-        text = f"Found: {', '.join(sorted(others))}.\nThe exercise wants {', '.join(sorted({KIND_NAMES[s.kind] for s in expected}))}."
-    elif norms[0] < norms[1]:
+    kinds = [Counter(step.kind for step in steps) for steps in (found, expected)]
+    if kinds[0] == kinds[1]:  # as many layers of each kind: pair those that differ, in their order
+        order = {kind: ([s for s in missing if s.kind == kind], [s for s in left if s.kind == kind]) for kind in kinds[0]}
+        pairs = [pair for rights, wrongs in order.values() for pair in zip(rights, wrongs, strict=True)]
+        alone = [pair for pair in itertools.product(missing, left) if len(_difference(*map(_key, pair))) == 1]
+        pairs = [pair for pair in pairs if pair in alone] or alone or pairs
+        right, wrong = pairs[0]
+        field_name = next(name for name in FIELDS if name in _difference(_key(right), _key(wrong)))
+        advice = more.get(field_name) or FIELDS[field_name]
+        text = f"Found: {case}: `{trace.name(wrong)}` is a {wrong.describe()}; expected {right.describe()}."
+        return [count, f"{text}\n{advice(right, wrong) if callable(advice) else advice}", listed]
+    others = sorted({step.kind for step in left} - {step.kind for step in expected})
+    if others and missing:
+        wanted = "BatchNorm2d" if "norm" in others[0] else " and ".join(KIND_NAMES[kind] for kind in kinds[1])
+        text = f"Found: {case} has a {others[0]} layer.\nThe exercise wants {wanted}."
+    elif missing and not left:
+        text = f"Found: in {case}, there is no {_list(missing)}.\n"
         convs = [step for step in found if step.kind == "conv"]
         read = [id(conv) for step in found if step.kind == "norm" for conv in step.before(("conv",))]
         bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read]
-        text = f"Found: {case} has {norms[0]} BatchNorm2d; expected {norms[1]}.\n" + (
-            f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}." if bare else "A BN is missing."
-        )
-    elif norms[0] > norms[1]:
-        text = f"Found: {case} has {norms[0]} BatchNorm2d; expected {norms[1]}.\nOne BN is too many: {_list(left)}."
+        if kinds[0]["norm"] < kinds[1]["norm"] and bare:
+            text += f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}."
+        else:
+            text += more.get("missing", lambda step: "")(missing[0])
     elif left and not missing:
-        text = f"Found: {case} has a layer too many: {_list(left)}.\n{more.get('extra', lambda step: '')(left[0])}"
-    elif missing and not left:
-        text = f"Found: in {case}, a layer is missing: {_list(missing)}.\n{more.get('missing', lambda step: '')(missing[0])}"
+        named = left
+        if all(step.kind == "norm" for step in left):  # which one it is shows by what it reads
+            same = [_key(step) for step in left]
+            odd = [step for step in found if step.reads and step.reads[0].kind != "conv" and _key(step) in same]
+            odd = odd if len([step for step in found if _key(step) in same]) > len(left) else left
+            named = (odd or left)[: len(left)]
+        names = ", ".join(f"`{trace.name(step)}`, which reads {trace.formula(step.given[0]) or 'the main path'}" for step in named[:2])
+        text = f"Found: {case} has {_list(left)} too many: {names}.\n{more.get('extra', lambda step: '')(named[0])}"
     else:
-        text = f"Found: {_list(left)}; expected {_list(missing)}."
+        text = f"Found: {case} has {_list(left)}; expected {_list(missing)} instead."
+    listed = listed.replace("Found: ", "In all, ", 1)
     return [count, text if len(found) > 12 else f"{text}\n{listed.splitlines()[0]}", listed]
 
 
@@ -526,7 +584,7 @@ FIELDS = {
 def _difference(a, b):
     """Which settings of two layers differ; the padding only counts where the kernel is the same."""
     differ = {k for k in a if a[k] != b[k]} if a.keys() == b.keys() else {"kind"}
-    return differ - {"padding"} if "kernel" in differ else differ
+    return differ - {"padding"} if differ & {"kernel", "dilation"} else differ
 
 
 def _key(step):
@@ -638,6 +696,9 @@ def _other_steps(subject):
         extra = [kind for kind in found if kind not in expected and kind not in ("view", "reshape", "flatten", "__getitem__", "mean")]
         if extra:
             return f"There is something that doesn't belong there: {', '.join(map(str, extra))}."
+        for number, (mine, right) in enumerate(zip(subject.trace.steps, trace.steps, strict=False), start=1):
+            if mine.kind != right.kind:
+                return f"The order of the steps differs: step {number} is {mine.describe()}; expected {right.describe()}."
     return "The layers are the right ones, but their order or what they read differs."
 
 
@@ -688,13 +749,26 @@ def _flat(values):
 
 
 def _shape_advice(found, expected, subject):
+    if not subject.out.is_floating_point():
+        return "Return the numbers that the last layer gives, without argmax."
+    if found == tuple(size for size in expected if size != 1):
+        return "squeeze() drops every dimension of size 1, that of a single image, too: leave it out."
     if len(found) != len(expected):
         return f"Expected {len(expected)} dimensions, found {len(found)}."
     if found[0] != expected[0]:
         return "The first dimension is the number of images: it must stay as it is."
+    if len(found) == 2:
+        if not subject.case.arguments and not subject.case.keywords:
+            return f"Without an argument there are {expected[1]} classes. Is the default another one, or the last layer left out?"
+        return "The second number is that of the classes: the last layer must take it from the argument."
     if found[1] != expected[1]:
         joined = any(step.kind == "cat" for step in subject.trace.steps)
         return "The number of channels differs." + (" torch.cat puts the paths side by side: here they are added." if joined else "")
+    given, keywords = subject.case.shapes[0], subject.case.keywords
+    if len(given) == 4 and found[2:] == tuple(given[2:]) and expected[2:] != found[2:] and "stride" in keywords:
+        return "The stride isn't used: the image keeps its size."
+    if len(given) == 4 and expected[2:] == tuple(given[2:]) and "stride" not in keywords and found[2] <= given[2] / 2 + 1:
+        return "Without that argument, `stride` is 1: height and width stay as they are."
     return "Height and width differ: look at stride and padding (a 3×3 kernel needs padding=1)."
 
 

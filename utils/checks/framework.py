@@ -112,7 +112,7 @@ class Exercise:
                 hint = f"Found: your code calls {now}(…), so that every network and every image is drawn alike from then on.\nLeave it out."
             else:
                 hint = f"Found: your code leaves {name}({now}) behind, for all that comes later.\nUse it in a `with` block, or not at all."
-            rows.append(("random numbers and PyTorch's settings stay as they were", False, [hint]))
+            rows.insert(0, ("random numbers and PyTorch's settings stay as they were", False, [hint]))
         return rows, learner, None
 
     def _crashed(self, rows, learner, error):

@@ -21,7 +21,7 @@ import torch
 from IPython.utils.capture import capture_output
 from torch import nn
 
-LIMIT = 20  # seconds for all that a check runs of a learner's code
+LIMIT = 10  # seconds for all that a check runs of a learner's code
 _HERE = Path(__file__).parents[1]
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], str(_HERE), str(Path(torch.__file__).parent))
 
@@ -69,7 +69,7 @@ class Answer:
         except TooLong:
             raise Failed(
                 "it comes to an end",
-                f"Found: {doing or 'it'} still runs after {LIMIT} seconds, and was stopped.",
+                f"Found: {doing or 'it'} still runs after {LIMIT} seconds, and was stopped.\n"
                 "Is there a loop without an end, or one over far too much?",
             ) from None
         except NotImplementedError as error:
@@ -117,18 +117,15 @@ class Answer:
         if match := re.search(r'Module \[(\w+)\] is missing the required "forward" function', text):
             name = match[1]
             if name in ("ModuleList", "ModuleDict"):
-                advice = (
-                    f"Found: an nn.{name} is called, {_where(error)}. It only holds layers and can't be called.",
-                    ("Call its layers one after the other in a loop, or make it an nn.Sequential."),
-                )
-                return Failed("it runs without an error", *advice, error=error)
+                found = f"Found: an nn.{name} is called, {_where(error)}.\n"
+                advice = "It only holds layers: call them one after the other in a loop, or make it an nn.Sequential."
+                return Failed("it runs without an error", found + advice, error=error)
             methods = [key for key in vars(self.thing)] if inspect.isclass(self.thing) else []
             close = difflib.get_close_matches("forward", methods, 1, 0.6)
             found = f"Found: the class {name} has no method `forward`" + (f", but one called `{close[0]}`." if close else ".")
             return Failed(
                 "it has a `forward`",
-                found,
-                "PyTorch calls the method `forward` when the network is called: check its spelling and that it is indented as a method.",
+                f"{found}\nPyTorch calls `forward` when the network is called: check how it is spelt, and that it is indented as a method.",
                 error=error,
             )
         frame = _frame(error)
@@ -136,7 +133,7 @@ class Answer:
             return Failed("it runs without an error", *explain(error, doing, None, self.causes), error=error)
         return Failed(
             "every step is written",
-            f"Found: `raise NotImplementedError` is still there, {_where(error)}, in `{frame.name}`.",
+            f"Found: `raise NotImplementedError` is still there, {_where(error)}, in `{frame.name}`.\n"
             "Write the steps that the comments name; delete that line when they are done.",
             error=error,
         )
@@ -185,7 +182,8 @@ def _where(error):
 
 
 def explain(error, doing="", trace=None, causes=()):
-    """(what was found, what it means and what to do) for an error of a learner's code. causes: (pattern, advice) of the exercise."""
+    """(what was found, what it means and what to do) for an error of a learner's code. causes: (pattern, advice) of the exercise; an advice may
+    be a function of the message and of the shapes that were given to the operation that failed."""
     message = " ".join(str(error).split())
     frame = _frame(error)
     found = f"Found: {type(error).__name__}: {message[:300]}"
@@ -194,6 +192,8 @@ def explain(error, doing="", trace=None, causes=()):
     found = f"{found}\n({where})" if where else found
     for pattern, advice in causes:
         if re.search(pattern, f"{type(error).__name__}: {message}"):
+            if callable(advice):
+                advice = advice(message, trace.failed[1] if trace is not None and trace.failed else [])
             return (f"{found}\n{advice}",)
     advice = _meaning(error, message, trace)
     return (f"{found}\n{advice}",) if advice else (found,)
@@ -237,6 +237,8 @@ def _meaning(error, message, trace):
         return "A function calls itself without an end."
     if "'NoneType'" in message:
         return "Something there is None: a function without `return` gives None, and so do append(), extend() and update()."
+    if re.search(r"shape '\[.*\]' is invalid for input of size", message):
+        return "A view or reshape to a fixed shape: the number of images, and their size, may be another one. x.flatten(1) fits all."
     if re.search(r"expected .*(device|dtype)|same dtype|same device|Expected all tensors|type .* should be the same", message):
         return "Tensors of different kinds meet. Make new ones like x: x.new_zeros(…), or torch.zeros(…, dtype=x.dtype, device=x.device)."
     if isinstance(error, TypeError) and "not callable" in message:

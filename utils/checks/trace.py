@@ -65,7 +65,7 @@ class Step:
         if self.kind == "linear":
             return f"linear layer {weight.shape[1]} → {weight.shape[0]}" + (", no bias" if settings["bias"] is None else "")
         if self.kind == "norm":
-            return f"BatchNorm2d({self.given[0].shape[1]})"
+            return f"BatchNorm{max(1, self.given[0].dim() - 2)}d({self.given[0].shape[1]})"
         if "pooling" in self.kind and "kernel_size" in settings:
             stride = settings.get("stride")
             stride = settings["kernel_size"] if stride is None or stride == [] else stride
@@ -78,7 +78,7 @@ class Step:
 class Trace(TorchFunctionMode):
     def __init__(self, model, x, names=("x",)):
         super().__init__()
-        self.model, self.steps, self.failed, self._of, self._kept, self.touched = model, [], None, {}, [], set()
+        self.model, self.steps, self.failed, self._of, self._kept, self.touched, self.names = model, [], None, {}, [], set(), set()
         for name, tensor in zip(names, x if isinstance(x, (tuple, list)) else [x], strict=False):
             self._of[id(tensor)] = Step(name, output=tensor, name=name)
 
@@ -95,6 +95,7 @@ class Trace(TorchFunctionMode):
             self.failed = self.failed or (name, [tuple(t.shape) for t in tensors], tensors)
             raise
         tensors = _tensors(args) + _tensors(kwargs.values())
+        self.names.add(name)
         if name not in ("__get__", "size", "dim", "numel"):
             self.touched.update(map(id, tensors))  # parameters that have taken part
         reads = [self._of[id(t)] for t in tensors if id(t) in self._of]
@@ -116,6 +117,11 @@ class Trace(TorchFunctionMode):
             self._kept.append(result)  # an id is only unique while its tensor lives
         return output
 
+    @property
+    def outputs(self):
+        """The ids of x and of all that was made of it."""
+        return set(self._of)
+
     def layers(self, *kinds):
         return [step for step in self.steps if step.kind in (kinds or LAYERS)]
 
@@ -126,7 +132,8 @@ class Trace(TorchFunctionMode):
         """What a layer is called in the model: 'conv1', 'body.0'; else what it does."""
         for name, parameter in self.model.named_parameters() if isinstance(self.model, nn.Module) else ():
             if parameter is step.weight:
-                return name.removesuffix(".weight").split(".weight")[0]
+                name = name.removesuffix(".weight")
+                return f"{step.kind}[{name}]" if name.isdigit() else name
         if step.kind == "conv" and step.weight is not None:
             return f"conv{step.weight.shape[2]}×{step.weight.shape[3]}"
         return {"norm": "BN", "max-pooling": "max_pool", "average pooling": "avg_pool"}.get(step.kind, step.kind.replace(" ", "_"))
