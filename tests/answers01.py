@@ -222,15 +222,15 @@ def with_no_grad(model, loader, criterion, optimizer=None):
     for x, y in loader:
         if optimizer:
             logits = model(x)
-            F.cross_entropy(logits, y).backward()
+            criterion(logits, y).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         else:
             with torch.inference_mode():
                 logits = model(x)
-        losses.append(F.cross_entropy(logits.detach(), y, reduction="none"))
+        losses.append(criterion(logits.detach(), y) * len(y))
         hits.append(logits.argmax(-1).eq(y))
-    return torch.cat(losses).mean(), torch.cat(hits).double().mean()
+    return sum(losses) / len(torch.cat(hits)), torch.cat(hits).double().mean()
 
 
 RIGHT_EPOCHS = {

@@ -7,7 +7,9 @@ is written: framework.py.
 """
 
 from .framework import hint, progress, reset, solution, use  # noqa: F401 – no exercises
-from .notebook01 import batch_norm, cnn, dropout, epoch, train_transform
+from .notebook01 import batch_norm, cnn, dropout
+from .notebook01_epoch import epoch
+from .notebook01_transform import train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
 from .notebook04 import basic_block, bottleneck, make_stage, resnet

@@ -371,8 +371,8 @@ def gradient(subject, mistakes):
 
 
 FLAG = (
-    "A BN uses its batch in training and its running statistics in evaluation. nn.BatchNorm2d does so, with its defaults; F.batch_norm needs "
-    "training=self.training."
+    "A BN uses its batch in training and its running statistics in evaluation. nn.BatchNorm2d does so, with its defaults; "
+    "F.batch_norm needs training=self.training."
 )
 
 

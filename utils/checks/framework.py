@@ -1,6 +1,6 @@
 """How a check is written, and what it says.
 
-    @exercise("02", "zero_padding", finished=lambda: zero_padding_as_it_should_be, ladder=["x[:, :, ::stride, ::stride] takes …"])
+    @exercise("2.2", "zero_padding", finished=lambda: padded, ladder=["x[:, :, ::stride, ::stride] takes …"])
     def zero_padding(answer):
         "function(x, out_channels, stride): …"
         out = answer(x, 6, 2)          # errors, endless loops and printing of the learner's code are taken care of
@@ -10,7 +10,8 @@ A check is a generator of (claim, whether it holds, hint). holds=None: not looke
 says what was found, what it means and what to do; a tuple of hints is shown one by one: the first at once, the next by
 `checks.hint("zero_padding")`, and then those of the ladder, which hold for any mistake. A check may also `raise Failed(claim, hint, …)`.
 `answer` is a guard.Answer; networks are compared with a reference by compare.network (see there). `finished` gives the project's own
-version, with which a notebook goes on if its solution cell was skipped; `answer` (second argument) is what the notebook calls it.
+version, with which a notebook goes on if its solution cell was skipped; "2.2" is the exercise's number, the second argument what the
+notebook calls the answer. raw=True, as long as an old check isn't converted: the generator takes the learner's thing itself.
 
 In a notebook, an exercise is four cells: the stub; `checks.zero_padding(zero_padding)`; the hidden solution, which begins with
 `@checks.solution("zero_padding")`; and `zero_padding = checks.use("zero_padding")`, which takes the learner's answer if it passed.
@@ -36,7 +37,7 @@ class Exercise:
     """A check: call it with an answer; it prints what holds, never raises, and returns whether all is well."""
 
     judge: callable
-    notebook: str
+    number: str  # "2.1": the first exercise of notebook 02
     answer: str  # what a notebook calls it
     finished: callable = None
     ladder: tuple = ()
@@ -49,6 +50,10 @@ class Exercise:
 
     def __post_init__(self):
         self.__name__, self.__doc__ = self.judge.__name__, self.judge.__doc__
+
+    @property
+    def notebook(self):
+        return f"{int(self.number.partition('.')[0]):02}"
 
     def __repr__(self):
         return f"checks.{self.__name__}({self.answer})"
@@ -176,12 +181,15 @@ class Exercise:
         kept.update("exercises", self.__name__, entry)
 
 
-def exercise(notebook, answer, finished=None, ladder=(), causes=(), raw=False):
+def exercise(number, answer, finished=None, ladder=(), causes=(), raw=False):
     """Make a check of a generator function; see the top of this file."""
 
     def decorate(judge):
-        check = Exercise(judge, notebook, answer, finished, tuple(ladder), tuple(causes), raw)
+        check = Exercise(judge, number, answer, finished, tuple(ladder), tuple(causes), raw)
         EXERCISES[check.__name__] = check
+        in_order = sorted(EXERCISES.items(), key=lambda item: [int(part) for part in item[1].number.split(".")])
+        EXERCISES.clear()
+        EXERCISES.update(in_order)
         return check
 
     return decorate
@@ -234,7 +242,7 @@ def progress(notebook=None):
     left = [name for name in here if name not in solved] or [name for name in EXERCISES if not _solved(entries, name)]
     if left:
         check = EXERCISES[left[0]]
-        print(f"next: {left[0]}" + (f", in notebook {check.notebook}" if check.notebook != notebook else ""))
+        print(f"next: exercise {check.number}, {left[0]}" + (f", in notebook {check.notebook}" if check.notebook != notebook else ""))
     else:
         print("That was the last one: all exercises are solved.")
 
@@ -267,7 +275,7 @@ def _line(entries, name):
     attempts = entry.get("attempts", 0)
     times = f"{attempts} attempt{'s' * (attempts != 1)}" if attempts else "not attempted yet"
     when = f", solved on {str(entry['solved'])[:10]}" if _solved(entries, name) else ""
-    return f"  {'✓' if when else '·'} {name:18} {times}{when}"
+    return f"  {'✓' if when else '·'} {EXERCISES[name].number} {name:18} {times}{when}"
 
 
 def _exercise(name):

@@ -128,8 +128,8 @@ class Answer:
                 f"{found}\nPyTorch calls `forward` when the network is called: check how it is spelt, and that it is indented as a method.",
                 error=error,
             )
-        frame = _frame(error)
-        if frame is None:
+        frame, last = _frame(error), traceback.extract_tb(error.__traceback__)[-1]
+        if frame is None or (last.filename, last.lineno) != (frame.filename, frame.lineno) or (text and "raise" not in (frame.line or "")):
             return Failed("it runs without an error", *explain(error, doing, None, self.causes), error=error)
         return Failed(
             "every step is written",
@@ -182,8 +182,8 @@ def _where(error):
 
 
 def explain(error, doing="", trace=None, causes=()):
-    """(what was found, what it means and what to do) for an error of a learner's code. causes: (pattern, advice) of the exercise; an advice may
-    be a function of the message and of the shapes that were given to the operation that failed."""
+    """(what was found, what it means and what to do) for an error of a learner's code. causes: (pattern, advice) of the exercise; an
+    advice may be a function of the message and of the shapes that were given to the operation that failed."""
     message = " ".join(str(error).split())
     frame = _frame(error)
     found = f"Found: {type(error).__name__}: {message[:300]}"
@@ -204,7 +204,7 @@ def _meaning(error, message, trace):
     if "before Module.__init__()" in message or "object has no attribute '_modules'" in message or "'_parameters'" in message:
         return "`super().__init__()` must be the first line of `__init__`: PyTorch registers layers only after it."
     if match := re.search(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\) at non-singleton dimension (\d)", message):
-        return _different(shapes, *map(int, match.groups()))
+        return _different(shapes, *map(int, match.groups())) if trace is not None else ""
     if match := re.search(r"weight of size \[([\d, ]+)\], expected input\[([\d, ]+)\] to have (\d+) channels, but got (\d+)", message):
         kernel = "×".join(match[1].split(", ")[2:])
         return f"A {kernel} convolution that was made for {match[3]} channels gets {match[4]} channels: which layer comes before it?"
@@ -230,7 +230,9 @@ def _meaning(error, message, trace):
             return "Run the cell with the imports, at the top of the notebook, and then this one."
         if name in ("self", "x"):
             return f"`{name}` must be an argument of that function."
-        return f"Nothing is called `{name}` there. A layer made in `__init__` is `self.{name}`; a cell further up may not have been run."
+        method = any("self" in frame.f_locals for frame, _ in list(traceback.walk_tb(error.__traceback__))[-1:])
+        layer = f" A layer made in `__init__` is `self.{name}`." if method else ""
+        return f"Nothing is called `{name}` there: is it misspelt, or a cell further up not yet run?{layer}"
     if isinstance(error, AttributeError):
         return _attribute(error)
     if isinstance(error, RecursionError):

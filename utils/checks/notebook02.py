@@ -67,7 +67,7 @@ def _cases():
 
 
 @exercise(
-    "02",
+    "2.1",
     "ResidualBlock",
     finished=lambda: blocks.ResidualBlock,
     causes=CAUSES,
@@ -152,7 +152,7 @@ ZEROS = [  # (hint, function(x, channels that are missing)): what is done to the
 
 
 @exercise(
-    "02",
+    "2.2",
     "zero_padding",
     finished=lambda: padded,
     causes=[

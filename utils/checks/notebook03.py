@@ -7,7 +7,7 @@ from .framework import are_probabilities, count_parameters, exercise, inputs
 
 
 @exercise(
-    "03",
+    "3.1",
     "make_layer",
     raw=True,
     causes=[("", "Only the first block goes from in_channels to out_channels: all others go from out_channels to out_channels.")],
@@ -52,7 +52,7 @@ def make_layer(function):
 
 
 @exercise(
-    "03",
+    "3.2",
     "ResNet25",
     raw=True,
     causes=[("", "Follow the shape: 3×32×32 → 32×16×16 (stem) → 32×16×16 → 64×8×8 → 128×4×4 → 128 → num_classes.")],

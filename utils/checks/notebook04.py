@@ -13,14 +13,14 @@ def _expansion(cls, right):
     return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
 
 
-@exercise("04", "BasicBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
+@exercise("4.1", "BasicBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
 def basic_block(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, BN behind the projection."""
     yield _expansion(cls, 1)
     yield from blocks.in_short("BasicBlock", cls, [(64, 64, 1, [73_984]), (64, 128, 2, [230_144]), (16, 32, 1, [14_528])], norm=True)
 
 
-@exercise("04", "Bottleneck", raw=True, causes=[("", blocks.BOTH_PATHS)])
+@exercise("4.2", "Bottleneck", raw=True, causes=[("", blocks.BOTH_PATHS)])
 def bottleneck(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 4: 1×1, 3×3 with the stride, 1×1 to four times the channels."""
     yield _expansion(cls, 4)
@@ -29,7 +29,7 @@ def bottleneck(cls):
 
 
 @exercise(
-    "04",
+    "4.3",
     "make_stage",
     raw=True,
     causes=[("", "The first block goes from in_channels to channels, and gives channels * block.expansion: that is what all others read.")],
@@ -73,7 +73,7 @@ def make_stage(function):
 
 
 @exercise(
-    "04",
+    "4.4",
     "ResNet",
     raw=True,
     causes=[
