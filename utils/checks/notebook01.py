@@ -185,7 +185,7 @@ def dropout(answer):
         yield kept, None, ""
         yield single, None, ""
         return
-    # A last layer that hands its input on shows what it reads: its weight is the identity, and its bias tells a drop before it from one after.
+    # A last layer that hands its input on shows what it reads. Its bias tells a drop before it from one after it.
     wide = _network_of(answer, 512)
     pairs, reference = wide.match
     last = [m for m in reference.modules() if isinstance(m, nn.Linear)][-1]

@@ -148,8 +148,8 @@ LOOPS = [  # (hint, what is done differently in training)
         ("has no attribute 'dataset'", "Not every loader has a data set: count the images in the loop, samples += len(labels)."),
         ("NVIDIA|CUDA|cuda", "Not every computer has a GPU: move the batch where the model is, or leave it."),
         ("not implemented for|Expected floating", "The criterion takes the logits first and then the labels: criterion(logits, labels)."),
-        ("modified by an inplace operation", "optimizer.step() changes the weights before loss.backward() has used them: backward(), then step()."),
-        ("does not require grad", "In training, gradients must be on: torch.set_grad_enabled(training), not torch.no_grad(), around the loop."),
+        ("modified by an inplace operation", "optimizer.step() changes weights that loss.backward() still needs: backward() first, then step()."),
+        ("does not require grad", "In training, gradients must be on: torch.set_grad_enabled(training) around the loop, not torch.no_grad()."),
         (r"NoneType.*(zero_grad|step)|'NoneType' object has no attribute '(zero_grad|step)'",
          "Without an optimizer there is nothing to zero and no step: put these lines under `if optimizer is not None:`."),
         ("(?i)must be the same|expected floating point|Expected.*(Long|Float)|size mismatch.*target|only supports",
@@ -160,8 +160,8 @@ LOOPS = [  # (hint, what is done differently in training)
     ladder=[
         "Training and evaluation differ in three lines: model.train(training), torch.set_grad_enabled(training), and the three calls "
         "zero_grad(), backward(), step() under `if training:`. What is added up is the same.",
-        "In the loop:\n  logits = model(images)\n  loss = criterion(logits, labels)\n  if training: optimizer.zero_grad(); loss.backward(); "
-        "optimizer.step()\n  loss_sum += loss.item() * len(labels)\n  correct += (logits.argmax(1) == labels).sum().item()\n"
+        "In the loop:\n  logits = model(images)\n  loss = criterion(logits, labels)\n  if training: zero_grad(), backward(), step()\n"
+        "  loss_sum += loss.item() * len(labels)\n  correct += (logits.argmax(1) == labels).sum().item()\n"
         "  samples += len(labels)",
     ],
 )  # fmt: skip
@@ -206,7 +206,7 @@ def epoch(answer):
     yield "it goes through the loader once, and calls the model once a batch", not hint, hint
     if hint:
         return
-    hint = "Found: the model is in evaluation mode.\nCall model.train() when there is an optimizer: else dropout is off, and batch norm learns "
+    hint = "Found: the model is in evaluation mode.\nCall model.train() when there is an optimizer: else dropout is off, and BN learns "
     hint += "no statistics."
     yield "training: the network is in training mode", all(mode for mode, *_ in calls), hint
     if not all(mode for mode, *_ in calls):
@@ -342,11 +342,9 @@ def _steps(model, start, right):
     if "backward" not in log:
         return found + "loss.backward() is missing: without it, there are no gradients."
     if "step" not in log:
-        return (
-            found
-            + "optimizer.step() is never called: the weights stay as they are."
-            + ("" if _same(model, start) else " Changing them by hand leaves out what the optimizer does (momentum, weight decay).")
-        )
+        if all(torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True)):
+            return found + "optimizer.step() is never called: the weights stay as they are."
+        return found + "The weights change, but the optimizer that is handed over makes no step: use the argument `optimizer`."
     if "zero_grad" in batch and "step" in batch and batch.index("backward") < batch.index("zero_grad") < batch.index("step"):
         return found + "zero_grad() stands between backward() and step(): it erases the gradients before they are used."
     for hint, different in LOOPS:
@@ -372,17 +370,19 @@ def _compare(value, parts, name, all_results):
     swapped = _number(result[1 if name == "loss" else 0])
     if math.isclose(value, _mean(others, sizes), rel_tol=1e-4) and math.isclose(swapped, mean, rel_tol=1e-4):
         return False, found + "The order is (loss, accuracy)."
+    if value in {round(mean, digits) for digits in range(4)} | {int(mean)}:
+        return False, found + "It is rounded: return the number itself, and round only what is printed."
     for scale, text in ((1, ""), (100, "Leave it a share from 0 to 1: no percent.")):
         if scale == 100 and math.isclose(value, 100 * mean, rel_tol=1e-3):
             return False, found + text
         for function, hint in RESULTS.values():
             if math.isclose(value, scale * function(parts, sizes), rel_tol=1e-4, abs_tol=1e-6):
-                hint = (
-                    hint.replace("loss.item() * len(labels)", "(logits.argmax(1) == labels).sum().item()") if name == "accuracy" else hint
-                )
-                return False, found + f"{hint} {text}"
-    if value in {round(mean, digits) for digits in range(4)} | {int(mean)}:
-        return False, found + "It is rounded: return the number itself, and round only what is printed."
+                if name == "accuracy" and "len(labels)" in hint:
+                    hint = (
+                        "The shares of the batches are put together: add up the hits instead, (logits.argmax(1) == labels).sum().item(), "
+                    )
+                    hint += "and divide by the number of images at the end."
+                return False, f"{found}{hint} {text}"
     if name == "accuracy":
         return False, found + "Count (logits.argmax(1) == labels).sum().item(), and divide by the number of images at the end."
     return False, found + "Add loss.item() * len(labels) for each batch, and divide by the number of images at the end."
