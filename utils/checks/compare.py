@@ -499,7 +499,7 @@ def disturb(model, trace):
             tensor.uniform_(-0.5, 0.5)
         elif role == "weight" or tensor.dim() == 1 and "bias" not in name:
             tensor.uniform_(0.5, 1.5)
-            tensor[0] *= -1
+            tensor[::2] *= -1
         elif tensor.dim() == 1:
             tensor.uniform_(-0.5, 0.5)
         else:

@@ -148,8 +148,8 @@ LOOPS = [  # (hint, what is done differently in training)
         ("has no attribute 'dataset'", "Not every loader has a data set: count the images in the loop, samples += len(labels)."),
         ("NVIDIA|CUDA|cuda", "Not every computer has a GPU: move the batch where the model is, or leave it."),
         ("not implemented for|Expected floating", "The criterion takes the logits first and then the labels: criterion(logits, labels)."),
-        ("modified by an inplace operation", "optimizer.step() changes weights that loss.backward() still needs: backward() first, then step()."),
-        ("does not require grad", "In training, gradients must be on: torch.set_grad_enabled(training) around the loop, not torch.no_grad()."),
+        ("modified by an inplace operation", "optimizer.step() changes weights that loss.backward() still needs: backward(), then step()."),
+        ("does not require grad", "In training, gradients must be on: torch.set_grad_enabled(training), not torch.no_grad()."),
         (r"NoneType.*(zero_grad|step)|'NoneType' object has no attribute '(zero_grad|step)'",
          "Without an optimizer there is nothing to zero and no step: put these lines under `if optimizer is not None:`."),
         ("(?i)must be the same|expected floating point|Expected.*(Long|Float)|size mismatch.*target|only supports",
@@ -339,6 +339,8 @@ def _steps(model, start, right):
     log = [entry for entry, before in zip(model.log, [None, *model.log], strict=False) if entry != before or entry != "backward"]
     batch = log[: log.index("forward", log.index("forward") + 1)] if log.count("forward") > 1 else log
     found = f"Found: for the first batch, {', '.join(batch)}.\n"
+    if "backward" not in log and "step" not in log:
+        return found + "loss.backward() and optimizer.step() are missing: the first computes the gradients, the second changes the weights."
     if "backward" not in log:
         return found + "loss.backward() is missing: without it, there are no gradients."
     if "step" not in log:
