@@ -25,8 +25,8 @@ import time
 from dataclasses import dataclass, field
 
 from . import guard
-from . import progress as kept
 from .guard import Failed
+from .progress import read, update
 
 EXERCISES = {}  # name: Exercise, in the order of the notebooks
 _last = {"notebook": None}  # of the exercise that was touched last in this kernel
@@ -178,7 +178,7 @@ class Exercise:
             solved = old.get("solved") or (now if passed else None)
             return {**old, "notebook": self.notebook, "solved": solved, "attempts": old.get("attempts", 0) + (not again)}
 
-        kept.update("exercises", self.__name__, entry)
+        update("exercises", self.__name__, entry)
 
 
 def exercise(number, answer, finished=None, ladder=(), causes=(), raw=False):
@@ -232,7 +232,7 @@ def hint(name):
 
 def progress(notebook=None):
     """Print which exercises of this notebook (or of another: progress("03")) are solved, and what comes next."""
-    entries = kept.read()["exercises"]
+    entries = read()["exercises"]
     notebook = notebook or _last["notebook"] or os.environ.get("JPY_SESSION_NAME", "").rpartition("/")[2][:2]
     here = [name for name, check in EXERCISES.items() if check.notebook == notebook] or list(EXERCISES)
     solved = [name for name in here if _solved(entries, name)]
@@ -249,7 +249,7 @@ def progress(notebook=None):
 
 def overview():
     """Print all notebooks' exercises; what `make progress` shows."""
-    entries = kept.read()["exercises"]
+    entries = read()["exercises"]
     print(f"{sum(_solved(entries, name) for name in EXERCISES)} of {len(EXERCISES)} exercises solved")
     for notebook in dict.fromkeys(check.notebook for check in EXERCISES.values()):
         here = [name for name, check in EXERCISES.items() if check.notebook == notebook]
@@ -262,7 +262,7 @@ def reset(name):
     """Forget one exercise: its attempts, and that it was solved."""
     check = _exercise(name)
     check.verdict, check.hints, check.given, check.stale = (None, False), [], 0, None
-    kept.update("exercises", check.__name__, None)
+    update("exercises", check.__name__, None)
     print(f"{check.__name__}: forgotten")
 
 
@@ -294,9 +294,9 @@ def _shell():
 
 
 def _coloured(line):
-    """Red in a notebook and in a terminal: JupyterLab has a red for each theme. Plain where the output is read by a program."""
+    """In a notebook and in a terminal, a red that is readable on white and on black; plain where a program reads the output."""
     live = getattr(_shell(), "kernel", None) is not None or sys.stdout.isatty()
-    return f"\x1b[1;31m{line}\x1b[0m" if live and "NO_COLOR" not in os.environ else line
+    return f"\x1b[1;38;2;215;60;60m{line}\x1b[0m" if live and "NO_COLOR" not in os.environ else line
 
 
 def _last_cell_failed():

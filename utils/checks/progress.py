@@ -2,6 +2,7 @@
 
     {"exercises": {name: {"notebook": "02", "solved": "2026-01-31T12:00:00" or null, "attempts": 3}}, "cases": {…}}
 
+Import its functions from here: `from utils.checks.progress import read, update` (checks.progress is a function of the same name).
 RESNET_PROGRESS names another file, or is "off": then nothing is written, and what is done is forgotten with the kernel.
 """
 
