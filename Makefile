@@ -24,17 +24,17 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status progress test test-browser lab tensorboard bench refresh report format lint clean
+.PHONY: help setup run-all status progress test test-browser lab tensorboard bench refresh report format lint lock clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
-	@echo '               BUDGET=smoke|quick|full   how long to train (default: full on a GPU, quick without)'
+	@echo '               BUDGET=smoke|quick|full|paper   how long to train (default: full on a GPU, quick without)'
 	@echo '               DATA=...                  cifar100, cifar10, fashionmnist, synthetic or a folder of class folders'
 	@echo '               DEVICE=cpu|cuda|mps       (default: a CUDA GPU where there is one)'
 	@echo '               ONLY="01 03"  EPOCHS=3  SEED=1'
 	@echo '               FRESH=1                   run again what is unchanged, and from the first epoch'
 	@echo 'make status    which results come from older code'
-	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make lab       open your own copies of the notebooks, in my_notebooks/, in JupyterLab'
 	@echo 'make progress  which exercises you have solved'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
@@ -43,37 +43,47 @@ help:
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
 	@echo 'make report    bring the numbers in the texts, the gallery and the speed table up to date'
 	@echo 'make format    tidy code and notebooks        make lint    check them'
-	@echo 'make clean     remove the environment, executed copies and caches; keeps data/ and results'
+	@echo 'make lock      renew requirements.lock, the versions that are installed'
+	@echo 'make clean     remove the environment, checkpoints and caches; keeps data/ and all results'
 
 # The stamp is written last: an installation that was interrupted has none and starts over.
 setup: .venv/installed
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make setup PYTHON=python3.12'; exit 1; }
 	@echo 'Setting up .venv: once, some minutes, 6 GB with the CUDA libraries ...'
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	$(py) -m pip install --quiet --disable-pip-version-check --editable .
+	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(py) -m ipykernel install --sys-prefix --name python3 > /dev/null
+	@mkdir -p .venv/etc/jupyter/labconfig && echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' > .venv/etc/jupyter/labconfig/page_config.json
 	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
+# The versions to install, with the digest of every file; no registry's address is in it.
+lock: setup
+	$(py) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file requirements.lock
+
 run-all: setup
-	@$(py) -m utils.run_all $(options)
+	@$(py) -m runner.run_all $(options)
 
 status: setup
-	@$(py) -m utils.provenance
+	@$(py) -m runner.provenance
 
 refresh: setup
-	@$(py) -m utils.run_all $(options) --store
+	@$(py) -m runner.run_all $(options) --store
 
 report: setup
-	@$(py) -m utils.report
+	@$(py) -m runner.report
 
 progress: setup
 	@$(py) -m utils.checks
 
+# The learner's own copies, which git ignores: answers never stand in the way of a new edition, and none is ever overwritten.
 lab: setup
-	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 notebooks/01_cnn_cifar100.ipynb
+	@mkdir -p my_notebooks
+	@for file in notebooks/*.ipynb; do test -e "my_$$file" || cp "$$file" my_notebooks/; done
+	$(py) -m jupyterlab --notebook-dir=. --ServerApp.ip=127.0.0.1 my_notebooks/01_cnn_cifar100.ipynb
 
 tensorboard: setup
 	$(py) -m tensorboard.main --logdir figures --host 127.0.0.1
@@ -85,7 +95,6 @@ test: setup
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup
-	@$(py) -c 'import playwright' 2> /dev/null || $(py) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	$(py) -m pytest -rs tests/browser
 
 bench: setup
@@ -99,5 +108,5 @@ lint: setup
 	$(py) -m ruff check . && $(py) -m ruff format --check .
 
 clean:
-	rm -rf .venv figures/notebooks figures/checkpoints *.egg-info .pytest_cache .ruff_cache figures/*/*-*/
-	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	rm -rf .venv learn_resnets.egg-info .pytest_cache .ruff_cache figures/checkpoints
+	find benchmarks notebooks runner tests utils -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +

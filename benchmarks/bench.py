@@ -37,7 +37,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.transforms import v2
 
-from utils import data, models, run_all, train
+from runner import run_all
+from utils import data, models, train
 
 DEVICE = train.device()
 CUDA = DEVICE.type == "cuda"
@@ -275,18 +276,18 @@ def runner_overhead():
     language = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     spent = []
     with tempfile.TemporaryDirectory() as folder:
-        run_all.EXECUTED = Path(folder, "executed")
-        run_all.EXECUTED.mkdir()
-        path = Path(folder, "00_empty.ipynb")
+        run_all.ROOT = Path(folder)
+        path = Path(folder, "notebooks", "00_empty.ipynb")
+        path.parent.mkdir()
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=language), path)
         for _ in range(4):
             start = time.perf_counter()
             with contextlib.redirect_stdout(io.StringIO()):
-                _, problem = run_all.run(path, {"DEVICE": "cpu"})
+                _, problem = run_all.run(path, {"DEVICE": "cpu"}, "overhead", fresh=False)
             spent.append(time.perf_counter() - start)
             if problem:
                 raise RuntimeError(problem)
-            executed = nbformat.read(run_all.EXECUTED / path.name, as_version=4)
+            executed = nbformat.read(Path(folder, "figures", path.stem, path.name), as_version=4)
             spent[-1] -= float(executed.cells[-1].outputs[0].text)
     return round(statistics.median(spent[1:]), 2)
 
@@ -301,6 +302,27 @@ def peak_memory():
 
 def print_row(name, *cells):
     print(f"{name:21}", *[f"{cell:>10}" for cell in cells], flush=True)
+
+
+TITLES = {
+    "loader": "loader alone", "CNN": "CNN of notebook 01", "ResNet-25": "ResNet-25 of notebook 03",
+    "ResNet-18-CIFAR-stem": "ResNet-18, CIFAR stem", "ResNet-18-at-96": "ResNet-18 at 96×96", "ResNet-50-at-224": "ResNet-50 at 224×224",
+}  # fmt: skip
+
+
+def table(record):
+    """The figures as a table in Markdown, which `make report` puts into the README."""
+    lines = [f"{record['device']}, torch {record['torch']}, medians of {record['rounds']} rounds, images a second:", ""]
+    lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | of the matrix peak | of the memory bandwidth |"]
+    lines += ["| --- " * 8 + "|"]
+    for name, title in TITLES.items():
+        if name in record:
+            row = record[name]
+            speeds = [row["images_per_second"].get(side) for side in ("shared", "textbook", "workers", "tuned")]
+            cells = [f"{value:,.{0 if value > 1000 else 1}f}" if value else "" for value in speeds]
+            shares = [f"{100 * row[share]:.0f} %" if share in row else "" for share in ("share_of_peak", "share_of_bandwidth")]
+            lines.append("| " + " | ".join([title, *cells, f"{row['ratio']['textbook']['median']:.2f}", *shares]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments=None):
@@ -346,6 +368,7 @@ def main(arguments=None):
             f"{row['peak_memory_bytes']['shared'] / 1e6:,.0f} MB",
         )
         (RESULTS / f"{DEVICE.type}.json").write_text(json.dumps(record | results, indent=1) + "\n")  # after each, should it be stopped
+        (RESULTS / f"{DEVICE.type}.md").write_text(table(record | results))
     few, many = (record["growth"][str(images)]["seconds_per_image"] for images in (GROWTH[0], GROWTH[-1]))
     print(f"loader: an image of {GROWTH[-1]:,} takes {many / few:.2f} times as long as one of {GROWTH[0]:,}")
     print(f"runner: a notebook takes {record['runner_overhead_seconds']} s beside its own work")

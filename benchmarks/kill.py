@@ -26,15 +26,14 @@ def train(folder):
     import torch
 
     from utils import data, models
-    from utils.train import fit
+    from utils.train import fit, sgd_one_cycle
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     train_set, val_set = data.synthetic("cifar10", train=1_000, test=10).train.hold_out(200, seed=0)
     model = models.CNN(10, batch_norm="after", dropout=0.5)
-    loader = data.BatchLoader(train_set, 64, data.Augment(), shuffle=True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=EPOCHS * len(loader))
+    loader = data.BatchLoader(train_set, 64, data.Augment(), shuffle=True, drop_last=True)
+    optimizer, scheduler = sgd_one_cycle(model, lr=0.05, steps=EPOCHS * len(loader))
     history = fit(
         model, loader, data.BatchLoader(val_set, 200), epochs=EPOCHS, optimizer=optimizer, scheduler=scheduler, checkpoint=folder / "run.pt"
     )
@@ -53,6 +52,8 @@ def run_all_end(folder):
     for file in sorted((folder / "figures" / "02_residual_block").rglob("*.json")):
         record = json.loads(file.read_text())
         record.get("history", {}).pop("seconds", None)
+        if file.name == "run.json":  # its digests and seconds differ with the times in the results
+            record = sorted(record["files"])
         found[file.name] = record
     return found
 
@@ -105,9 +106,9 @@ def main(arguments=None):
             same &= torment("training", [sys.executable, "-c", code], folder, training_end, options.training, rng, clear)
         if options.run_all:
             copy = Path(temporary, "project")
-            for part in ("utils", "notebooks"):
+            for part in ("utils", "runner", "notebooks"):
                 shutil.copytree(ROOT / part, copy / part)
-            command = [sys.executable, "-m", "utils.run_all", "--only", "02", "--budget", "smoke", "--data", "synthetic"]
+            command = [sys.executable, "-m", "runner.run_all", "--only", "02", "--budget", "smoke", "--data", "synthetic"]
 
             def forget():
                 shutil.rmtree(copy / "figures", ignore_errors=True)

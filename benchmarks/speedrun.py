@@ -27,13 +27,12 @@ BATCH = 512
 
 def run(dataset, device, epochs, seed):
     """Train once; returns the seconds and the share of test images predicted correctly."""
-    loader = data.BatchLoader(dataset.train, BATCH, data.Augment(rotate=0), shuffle=True, seed=seed, device=device)
+    loader = data.BatchLoader(dataset.train, BATCH, data.Augment(rotate=0), shuffle=True, seed=seed, device=device, drop_last=True)
     test_loader = data.BatchLoader(dataset.test, 2 * BATCH, device=device)
     start = time.perf_counter()
     torch.manual_seed(seed)
     model = models.resnet18(len(dataset.classes), stem="cifar").to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.4, total_steps=epochs * len(loader), pct_start=0.2)
+    optimizer, scheduler = train.sgd_one_cycle(model, lr=0.4, steps=epochs * len(loader))
     criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     for number in range(1, epochs + 1):
         train.epoch(model, loader, criterion, optimizer, scheduler=scheduler, label=f"{dataset.name} {number}/{epochs} ")
@@ -52,6 +51,15 @@ def measure(dataset, device, epochs, runs):
         "median_seconds": round(statistics.median(seconds), 2), "mean_accuracy": round(statistics.mean(accuracies), 4),
         "std_accuracy": round(statistics.stdev(accuracies), 4),
     }  # fmt: skip
+
+
+def line(name, record):
+    """The result as a line in Markdown, which `make report` puts into the README."""
+    row = record[name]
+    return (
+        f"- {row['network']} on {name}: {100 * row['mean_accuracy']:.2f} ± {100 * row['std_accuracy']:.2f} percent of the test images "
+        f"after {row['median_seconds']:.1f} s ({row['epochs']} epochs, {len(row['seconds'])} runs, {record['device']})"
+    )
 
 
 def main(arguments=None):
@@ -82,6 +90,7 @@ def main(arguments=None):
         )
         record[name] = row
         path.write_text(json.dumps(record, indent=1) + "\n")  # after each, should it be stopped
+        path.with_suffix(".md").write_text("\n".join(line(name, record) for name in TARGETS if name in record) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     assert set(record["growth"]) == {"32", "64"} and all(row["seconds_per_image"] > 0 for row in record["growth"].values())
     assert record["CNN"]["share_of_peak"] > 0 and record["CNN"]["share_of_bandwidth"] > 0
     assert set(record["CNN"]["first_batch_seconds"]) == {"shared", "textbook", "workers"}
+    assert "| CNN of notebook 01 | " in (tmp_path / f"{bench.DEVICE.type}.md").read_text()
     assert "CNN" in capsys.readouterr().out
 
 

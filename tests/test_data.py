@@ -1,5 +1,12 @@
 """The loader does what torchvision does, image for image; bad data is answered with one line."""
 
+import errno
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import IncompleteRead
+from urllib.error import HTTPError, URLError
+
 import numpy as np
 import pytest
 import torch
@@ -157,6 +164,20 @@ def test_hold_out_refuses(n):
         split(40).hold_out(n, seed=0)
 
 
+@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(10, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3]), (9, 4, [4, 4])])
+def test_drop_last_leaves_out_a_last_batch_that_is_not_full(n, batch_size, sizes):
+    loader = data.BatchLoader(split(n), batch_size, data.Augment(), shuffle=True, drop_last=True)
+    for _ in range(2):
+        assert [len(labels) for _, labels in loader] == sizes
+    assert len(loader) == len(sizes)
+    assert sum(len(labels) for _, labels in data.BatchLoader(split(n), batch_size, shuffle=True)) == n
+
+
+def test_the_digest_of_a_data_set_is_that_of_its_content():
+    one, same, other = (data.synthetic("cifar10", 50, 20, seed=seed) for seed in (0, 0, 1))
+    assert one.digest == same.digest != other.digest
+
+
 # ---- loading --------------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +196,7 @@ def offline(monkeypatch):
     """torchvision finds no network."""
 
     def unreachable(*args, **kwargs):
-        raise OSError("no network")
+        raise URLError("no network")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", unreachable)
 
@@ -197,7 +218,7 @@ def test_download_is_kept_as_a_prepared_file(tmp_path, arrays, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Torchvision)
     first = data.load("cifar10", tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["cifar10.npz"]
+    assert [path.name for path in (tmp_path / "new").glob("[!.]*")] == ["cifar10.npz"]
     monkeypatch.setattr("torchvision.datasets.CIFAR10", None)  # is not asked again
     assert torch.equal(first.train.images, data.load("cifar10", tmp_path / "new").train.images)
 
@@ -206,6 +227,53 @@ def test_nothing_to_be_had_goes_on_with_synthetic_images_and_says_so(tmp_path, o
     dataset = data.load("cifar10", tmp_path)
     assert dataset.synthetic and dataset.name == "synthetic" and len(dataset.classes) == 10
     assert capsys.readouterr().out.count("SYNTHETIC") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "of_the_network"),
+    [
+        (URLError("name or service not known"), True),
+        (HTTPError("http://example.org", 503, "unavailable", None, None), True),
+        (TimeoutError("timed out"), True),
+        (ConnectionResetError(errno.ECONNRESET, "reset by peer"), True),
+        (IncompleteRead(b"half"), True),
+        (ssl.SSLError(1, "bad record"), True),
+        (OSError(errno.ENETUNREACH, "network is unreachable"), True),
+        (RuntimeError("File not found or corrupted."), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (ValueError("a mistake of ours"), False),
+    ],
+)
+def test_only_a_failure_of_the_network_falls_back(tmp_path, monkeypatch, error, of_the_network):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fails)
+    if of_the_network:
+        assert data.load("cifar10", tmp_path).synthetic
+    else:
+        with pytest.raises(type(error) if isinstance(error, ValueError) else OSError) as raised:
+            data.load("cifar10", tmp_path)
+        assert "cannot be downloaded" not in str(raised.value) and "\n" not in str(raised.value)
+    if error.args[:1] == (errno.ENOSPC,):
+        assert "cifar10 cannot be kept in" in str(raised.value) and "No space left on device" in str(raised.value)
+
+
+def test_of_two_first_runs_at_once_one_downloads_and_both_get_the_images(tmp_path, arrays, monkeypatch):
+    downloads = []
+
+    class Slow:
+        def __init__(self, root, train, download):
+            downloads.append(train)
+            time.sleep(0.3)
+            part = "train" if train else "test"
+            self.data, self.targets, self.classes = arrays[f"x_{part}"], arrays[f"y_{part}"].tolist(), list(arrays["classes"])
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Slow)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: data.load("cifar10", tmp_path), range(2)))
+    assert downloads == [True, False] and not any(dataset.synthetic for dataset in both)
 
 
 def test_nothing_to_be_had_fails_in_one_line_when_asked_for(tmp_path, offline):
@@ -311,6 +379,27 @@ def test_unreadable_picture(folder, content):
     (folder / "red" / "bad.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"1 of 21 pictures can't be read, .*bad\.png first: delete"):
         data.load(folder)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_enormous_picture(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"can't be read, .*\(more pixels than Pillow opens\) first: delete them") as error:
+        data.load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "L", "RGBA", "P", "1"])
+def test_pictures_of_other_kinds_keep_their_brightness(folder, mode):
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    if mode == "I;16":
+        Image.fromarray(ramp.astype(np.uint16) * 257).save(folder / "red" / "ramp.png")
+    else:
+        Image.fromarray(ramp).convert("RGB").convert(mode).save(folder / "red" / "ramp.png")
+    picture = data._read_picture(folder / "red" / "ramp.png", 64)
+    assert picture.shape == (64, 64, 3)
+    right = np.asarray(Image.open(folder / "red" / "ramp.png").convert("RGB")) if mode in "P1" else ramp[..., None]
+    assert np.abs(picture.astype(int) - right).max() <= 1
 
 
 def test_too_few_pictures_for_a_test_part(folder):

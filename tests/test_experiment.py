@@ -1,9 +1,11 @@
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
+from runner import provenance
 from utils import data, experiment, plots, train
 
 
@@ -12,13 +14,13 @@ def make(tmp_path, monkeypatch):
     """A function that makes an Experiment in an empty project, without the environment's overrides."""
     monkeypatch.setattr(experiment, "FIGURES", tmp_path / "figures")
     monkeypatch.setattr(data, "ROOT", tmp_path)
-    for name in ("RESNET_BUDGET", "RESNET_DATA"):
+    for name in ("RESNET_BUDGET", "RESNET_DATA", "RESNET_CHECKPOINTS"):
         monkeypatch.delenv(name, raising=False)
     small = data.synthetic("cifar10", train=20, test=10)
 
-    def load(name, like, fallback):
-        real = name in data.KNOWN
-        return data.Dataset(name, small.train, small.test, small.classes, synthetic=not real)
+    def load(name, like="cifar10", fallback=True):
+        kind = {"synthetic": name == "synthetic", "published": name in data.KNOWN}
+        return data.Dataset(name.rpartition("/")[2], small.train, small.test, small.classes, **kind)
 
     monkeypatch.setattr(data, "load", load)
     return lambda *args, **options: experiment.Experiment("09_test", "cifar10", *args, **options)
@@ -28,18 +30,41 @@ HISTORY = train.History([2.0, 1.0], [0.1, 0.2], [2.1, 1.1], [0.1, 0.15], [3.0, 3
 
 
 @pytest.mark.parametrize(
-    ("budget", "name", "folder"),
+    ("given", "folder"),
     [
-        ("quick", "auto", "09_test"),
-        ("full", "cifar10", "09_test"),
-        ("smoke", "auto", "09_test/cifar10-smoke"),
-        ("quick", "synthetic", "09_test/synthetic-quick"),
-        ("full", "cifar100", "09_test/cifar100-full"),
+        ({"budget": "full"}, ""),
+        ({"budget": "full", "data_name": "cifar10"}, ""),
+        ({"budget": "quick"}, "quick"),
+        ({"budget": "paper"}, "paper"),
+        ({"budget": "smoke", "data_name": "synthetic"}, "smoke-synthetic"),
+        ({"budget": "full", "data_name": "cifar100"}, "cifar100"),
+        ({"budget": "full", "seed": 1}, "seed1"),
+        ({"budget": "full", "epochs": 3}, "epochs3"),
+        ({"budget": "quick", "seed": 2, "epochs": 3}, "quick-seed2-epochs3"),
     ],
 )
-def test_only_real_runs_of_the_usual_data_write_to_the_main_folder(make, tmp_path, budget, name, folder):
-    lab = make(budget, name)
-    assert lab.folder == tmp_path / "figures" / folder and lab.folder.is_dir() and not list(lab.folder.iterdir())
+def test_only_the_committed_configuration_writes_to_the_main_folder(make, tmp_path, given, folder):
+    lab = make(**given)
+    assert lab.folder == tmp_path / "figures" / "09_test" / folder and lab.folder.is_dir() and not list(lab.folder.glob("*.*"))
+
+
+def test_a_folder_of_pictures_is_not_taken_for_the_data_set_of_its_name(make):
+    lab = make("full", "pictures/cifar10")
+    assert lab.folder.name.startswith("cifar10-") and lab.title == "pictures in cifar10"
+    lab.save_result("plain", HISTORY)
+    assert not (lab.folder.parent / "plain.json").exists()
+
+
+def test_further_data_sets_are_made_up_with_the_first_and_known_for_it(make, monkeypatch):
+    assert [other.synthetic for other in make("full", "synthetic", also=["cifar100"]).also.values()] == [True]
+    assert make("full", also=["cifar100"]).folder.name == "09_test"
+    load, made_up = data.load, data.synthetic("cifar100", train=200, test=100)
+    monkeypatch.setattr(data, "load", lambda name, **options: made_up if name == "cifar100" else load(name, **options))
+    lab = make("full", also=["cifar100"])
+    assert lab.folder.name == "synthetic-cifar100", "one part of the results is not real"
+    lab.save_result("hundred", HISTORY, dataset=lab.also["cifar100"])
+    record = json.loads((lab.folder / "hundred.json").read_text())
+    assert record["synthetic"] and record["dataset"] == "synthetic"
 
 
 def test_budget_and_data_come_from_the_parameters_then_the_environment(make, monkeypatch):
@@ -54,6 +79,7 @@ def test_budget_and_data_come_from_the_parameters_then_the_environment(make, mon
 def test_epochs(make):
     assert make("quick").epochs(1, 2, 3) == 2
     assert make("quick", epochs=9).epochs(1, 2, 3) == 9
+    assert make("paper").pick(1, 2, 3) == 3 and make("paper").pick(1, 2, 3, paper=4) == 4
 
 
 def test_result_says_what_it_was_measured_on(make):
@@ -64,6 +90,7 @@ def test_result_says_what_it_was_measured_on(make):
     expected = {"notebook": "09_test", "run": "plain", "dataset": "cifar10", "synthetic": False, "budget": "quick", "epochs": 2, "seed": 5}
     assert expected.items() <= record.items()
     assert record["device"] and record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["precision"] == str(train.precision(lab.device))
     assert [path.name for path in lab.folder.iterdir()] == ["plain.json"]
 
 
@@ -93,9 +120,11 @@ def test_curves_show_both_parts_of_every_run():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"budget": "big"}, "no budget 'big': use auto, smoke, quick, full"),
+        ({"budget": "big"}, "no budget 'big': use auto, smoke, quick, full, paper"),
         ({"epochs": 0}, "EPOCHS must be"),
         ({"epochs": "3"}, "EPOCHS must be"),
+        ({"seed": "a"}, "SEED must be a whole number from 0, got 'a'"),
+        ({"seed": -1}, "SEED must be"),
         ({"device": "cuda:99"}, "no device 'cuda:99' here"),
         ({"shape": (1, 28, 28)}, r"take images of shape \(1, 28, 28\)"),
     ],
@@ -104,27 +133,31 @@ def test_bad_parameters_are_refused_in_one_line(make, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         make(**arguments)
     assert "\n" not in str(error.value)
+    assert error.value._render_traceback_() == [f"ValueError: {error.value}"], "what a notebook shows"
 
 
 def test_a_folder_that_cannot_be_written_to(make, tmp_path):
     (tmp_path / "figures").write_text("a file in the way")  # as good as a read-only folder, and stops root, too
     with pytest.raises(OSError, match="cannot write to figures/09_test .*: make it writable"):
-        make()
+        make("full")
 
 
 def test_checkpoints_are_kept_in_runs_of_run_all_alone(make, tmp_path, monkeypatch):
-    monkeypatch.delenv("RESNET_FINGERPRINT", raising=False)
     assert make().checkpoint("plain") is None
-    monkeypatch.setenv("RESNET_FINGERPRINT", "0123456789ab")
-    place = make().checkpoint("v1, 18 layers/seed 0")
-    assert place == tmp_path / "figures" / "checkpoints" / "09_test-0123456789ab" / "v1_18_layers_seed_0.pt"
+    monkeypatch.setenv("RESNET_CHECKPOINTS", str(tmp_path))
+    lab = make()
+    place = lab.checkpoint("v1, 18 layers/seed 0")
+    assert place == tmp_path / f"v1_18_layers_seed_0-{lab.dataset.digest[:6]}.pt", "other data, another file"
 
 
-def test_result_and_plot_name_their_source(make, tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "09_test.ipynb").write_text('{"cells": []}')
-    lab = make("quick")
+def test_run_all_is_told_what_was_written(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNET_CHECKPOINTS", str(tmp_path))
+    lab = make("smoke", also=["cifar100"])
     lab.save_result("plain", HISTORY)
-    assert json.loads((lab.folder / "plain.json").read_text())["source"] == experiment.provenance.source(
-        tmp_path / "notebooks" / "09_test.ipynb"
-    )
+    lab.save_array(np.arange(3), "raw")
+    lab.save_figure(plt.figure(), "plot")
+    told = json.loads((tmp_path / "experiment.json").read_text())
+    assert told["folder"] == "figures/09_test/smoke"
+    assert [(used["asked"], used["digest"]) for used in told["data"]] == [("cifar10", lab.dataset.digest), ("cifar100", lab.dataset.digest)]
+    assert told["files"] == {file.name: provenance.digest(file.read_bytes()) for file in lab.folder.iterdir()} and len(told["files"]) == 4
+    assert np.load(lab.folder / "raw.npy").tolist() == [0, 1, 2]

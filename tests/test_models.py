@@ -343,3 +343,15 @@ def test_notebook_08_builds_the_same_blocks():
     same_network(scope["InceptionBlock"](*sizes), models.InceptionBlock(*sizes), torch.randn(4, 32, 9, 9))
     theirs, ours = scope["ResNeXtBlock"](64, 128, 256, 32, 2), models.Bottleneck(64, 64, 2, groups=32, group_width=4)
     same_network(theirs, ours, torch.randn(4, 64, 9, 9))
+
+
+@pytest.mark.parametrize(
+    "network", [models.CNN(10), models.resnet18(10, stem="cifar"), models.cifar_resnet(8, "v2"), models.cifar_resnet(8, "plain")]
+)
+def test_backward_hooks_work_on_every_layer(network):
+    """Grad-CAM and the like read gradients at any layer, which a ReLU in place would make impossible."""
+    seen = []
+    for module in network.modules():
+        module.register_full_backward_hook(lambda module, into, out: seen.append(module))
+    network(torch.randn(2, 3, 32, 32, requires_grad=True)).sum().backward()
+    assert len(seen) >= sum(1 for module in network.modules() if not list(module.children())) - 1

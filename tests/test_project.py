@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from utils import report
+from runner import report
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -36,12 +37,38 @@ def test_conda_environment_agrees_with_pyproject():
     assert pip == {"pip": ["-e ."]}  # so the packages and versions are those of pyproject.toml
 
 
-def test_versions_are_pinned_and_installed():
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+EXTRAS = [name for extra in PROJECT["optional-dependencies"].values() for name in extra]
+
+
+def test_the_lock_is_complete_and_installed():
     from importlib.metadata import version
 
-    for requirement in PROJECT["dependencies"]:
-        name, pinned, number = re.fullmatch(r"([\w-]+)(==|<)([\d.]+)", requirement).groups()
-        assert pinned == "==" and version(name) == number or name == "jsonschema"
+    for requirement in PROJECT["dependencies"] + EXTRAS:
+        name = re.match(r"[\w-]+", requirement)[0]
+        locked = re.findall(rf"^{name}==([\w.+]+)", LOCK, re.MULTILINE)
+        assert any(version(name).split("+")[0] == number for number in locked), f"{name}: `make lock`, then `make setup`"
+
+
+def test_the_lock_has_digests_and_names_no_registry():
+    packages = re.findall(r"^[\w.-]+==.*(?:\n    --hash.*)*", LOCK, re.MULTILINE)
+    assert len(packages) > 50 and all("--hash=sha256:" in package for package in packages)
+    assert "://" not in LOCK and "index-url" not in LOCK
+
+
+def test_what_is_imported_is_declared():
+    """By the code that runs: the notebooks, utils and the runner. Tests and benchmarks may use what is for development as well."""
+    names = {"PIL": "pillow"}
+
+    def imported(*patterns):
+        code = "\n".join(path.read_text(encoding="utf-8") for pattern in patterns for path in ROOT.glob(pattern))
+        code += "\n".join(cell.source for path in NOTEBOOKS for cell in read(path).cells if cell.cell_type == "code")
+        found = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE)) - set(sys.stdlib_module_names)
+        return {names.get(name, name) for name in found} - {"utils", "runner"}
+
+    runtime = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert imported("utils/*.py", "utils/*/*.py", "runner/*.py") <= runtime
+    assert not runtime & {re.match(r"[\w-]+", requirement)[0] for requirement in EXTRAS}
 
 
 @pytest.mark.parametrize("arguments", [["BUGET=smoke"], ["run-all", "ONLY=01 03", "EPOCH=3"]])
@@ -55,11 +82,36 @@ def test_make_passes_options_on():
     assert '--budget "smoke" --data "my pictures" --device "auto" --seed "0" --epochs "3" --only 01 03' in result.stdout
 
 
+def test_make_clean_deletes_what_the_project_made_and_nothing_else(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    stays = ["figures/01_a/plain.json", "figures/01_a/quick/plain.json", "data/cifar10.npz", "my .venv/a", "utils/__pycache__ of mine/a",
+             "pictures/cat/__pycache__/a.png"]  # fmt: skip
+    goes = [".venv/a", "figures/checkpoints/a", "utils/__pycache__/a", "notebooks/.ipynb_checkpoints/a", "notebooks/my .venv/__pycache__/a"]
+    for name in [*stays, *goes, "benchmarks/a", "runner/a", "tests/a"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a")
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert all((tmp_path / name).exists() for name in stays) and not any((tmp_path / name).exists() for name in goes)
+
+
 def test_make_alone_explains_every_target():
     text = run("make").stdout
     makefile = (ROOT / "Makefile").read_text()
     for target in re.search(r"\.PHONY: (.*)", makefile)[1].split():
         assert target in ("help", "setup") or f"make {target} " in text, target
+
+
+def test_make_lab_opens_copies_and_never_overwrites_one(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("notebooks/01_cnn_cifar100.ipynb", "notebooks/02_b.ipynb", "my_notebooks/02_b.ipynb", ".venv/bin/python", "pyproject.toml",
+                 "requirements.lock", ".venv/installed"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("#!/bin/sh\n" if name.endswith("python") else name)
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "my_notebooks/02_b.ipynb").write_text("my answers")
+    subprocess.run(["make", "lab"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "my_notebooks/01_cnn_cifar100.ipynb").read_text() == "notebooks/01_cnn_cifar100.ipynb"
+    assert (tmp_path / "my_notebooks/02_b.ipynb").read_text() == "my answers"
 
 
 def test_make_lab_keeps_to_this_machine():
@@ -160,7 +212,7 @@ def test_no_measured_number_without_its_source(text):
 
 def test_the_readme_is_what_make_report_makes():
     text = (ROOT / "README.md").read_text()
-    assert report.readme(text, lambda source: result("README.md", source)) == text, "run `make report`"
+    assert report.readme(text, read=lambda source: result("README.md", source)) == text, "run `make report`"
 
 
 def test_report_renews_numbers_and_keeps_their_form():

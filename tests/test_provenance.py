@@ -1,18 +1,20 @@
 """A result names the code that it comes from."""
 
+import ast
 import json
 
 import nbformat
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from utils import plots, provenance
+from runner import provenance
 
-NOTEBOOK = """
-\"\"\"A docstring.\"\"\"
+NOTEBOOK = '''
 def f(x, y=2):
+    """A docstring."""
     return x + y  # a comment
-"""
+'''
 
 
 def write(folder, *sources):
@@ -37,6 +39,64 @@ def test_source_is_the_meaning_of_the_code(tmp_path, other, same):
     assert (provenance.source(write(tmp_path, NOTEBOOK)) == provenance.source(write(tmp_path, other))) is same
 
 
+DIFFERENT = [
+    ("a[1:]", "a[:1]"), ("a[1:2]", "a[1::2]"), ("a[1]", "a[1,]"), ("x, y = p", "y, x = p"), ("x = y", "y = x"), ("f(x, y)", "f(y, x)"),
+    ("if a:\n    b()\nelse:\n    c()", "if a:\n    b()\n    c()"), ("if a:\n    b()\nelse:\n    c()", "if a:\n    b()"),
+    ("for i in a:\n    b()\nelse:\n    c()", "for i in a:\n    b()\nc()"), ("def f(a, b): pass", "def f(a, /, b): pass"),
+    ("def f(a, b): pass", "def f(a, *, b): pass"), ("def f(a, b=1): pass", "def f(a=1, b=1): pass"), ("f(*a)", "f(a)"), ("f(**a)", "f(*a)"),
+    ("f(a=1)", "f(b=1)"), ("a < b", "a > b"), ("a < b < c", "a < b and b < c"), ("not a == b", "a != b"), ("a = 1", "a = True"),
+    ("a = 1", "a = 1.0"), ("a = '1'", "a = 1"), ("a = b''", "a = ''"), ("a += 1", "a -= 1"), ("[a for b in c]", "(a for b in c)"),
+    ("[a for b in c if d]", "[a for b in c]"), ("lambda a: b", "lambda b: a"), ("x if a else y", "y if a else x"), ("a.b", "a.c"),
+    ("try:\n    a()\nexcept E:\n    b()", "try:\n    a()\nfinally:\n    b()"), ("with a as b: c()", "with b as a: c()"),
+    ("global_ = {1: 2}", "global_ = {2: 1}"), ("f'{a}b'", "f'b{a}'"), ("f'{a:.1f}'", "f'{a:.2f}'"), ("a, *b = c", "*a, b = c"),
+    ("import a", "import a as b"), ("from a import b", "from . import b"), ("raise a from b", "raise b from a"), ("del a", "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_different_programs_have_different_names(tmp_path, one, other):
+    assert provenance.source(write(tmp_path, one)) != provenance.source(write(tmp_path, other))
+
+
+names = st.sampled_from("abc")
+bound = st.one_of(st.just(""), names)
+slices = st.builds(lambda a, b, c: f"x[{a}:{b}:{c}]", bound, bound, bound)
+branches = st.builds(lambda a, b, c, e: f"if {a}:\n    {b}()\n" + (f"else:\n    {c}()" if e else ""), names, names, names, st.booleans())
+arguments = st.builds(
+    lambda kinds, default: "def f(" + ", ".join(kinds) + f", k={default}): pass",
+    st.sampled_from([["a", "/", "b"], ["a", "b", "/"], ["a", "*", "b"], ["a", "*b"], ["a", "**b"][:1], ["a", "b"], ["b", "a"]]),
+    names,
+)
+programs = st.one_of(slices, branches, arguments)
+
+
+@given(programs, programs)
+def test_two_programs_have_one_name_only_if_python_reads_them_alike(one, other):
+    alike = ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    assert (provenance._plain(one) == provenance._plain(other)) is alike
+
+
+def test_only_what_a_notebook_uses_counts(tmp_path):
+    modules = tmp_path / "utils"
+    modules.mkdir()
+    code = "LIMIT = 3\n\ndef used(): return inner()\n\ndef inner(): return LIMIT\n\ndef other(): return 1\n\nprint('on import')\n"
+
+    def source(code):
+        (modules / "a.py").write_text(code)
+        return provenance.source(path, modules)
+
+    path = write(tmp_path, "from utils import a\na.used()")
+    before = source(code)
+    assert source(code.replace("return 1", "return 2")) == before == source(code + "\ndef more(): pass\n")
+    for change in (
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("return LIMIT", "return -LIMIT"),
+        ("return inner()", "return inner(1)"),
+        ("on import", "on"),
+    ):
+        assert source(code.replace(*change)) != before, change
+
+
 def test_outputs_and_text_do_not_count(tmp_path):
     path = write(tmp_path, NOTEBOOK)
     before = provenance.source(path)
@@ -51,11 +111,17 @@ def test_status_tells_stale_results_from_current_ones(tmp_path):
     path = write(tmp_path, NOTEBOOK)
     folder = tmp_path / "figures" / "01_a"
     folder.mkdir(parents=True)
-    for name, made_from in (("new", provenance.source(path)), ("old", "0123456789ab"), ("ancient", None)):
-        (folder / f"{name}.json").write_text(json.dumps({"source": made_from}))
-        plots.save(plots.image_grid(np.zeros((1, 3, 4, 4), np.uint8)), folder / name, made_from)
-    rows = {file.name: state for file, state in provenance.status(tmp_path / "figures", tmp_path)}
-    assert len(rows) == 6
-    for ending in (".json", ".png"):
-        assert rows["new" + ending] == "current"
-        assert rows["old" + ending].startswith("stale") and rows["ancient" + ending].startswith("unknown")
+    for name in ("kept.json", "changed.json", "plot.png", "foreign.json"):
+        (folder / name).write_text(name)
+    files = {name: provenance.digest((folder / name).read_bytes()) for name in ("kept.json", "changed.json", "plot.png")}
+    (folder / "changed.json").write_text("by hand")
+
+    def states(source):
+        (folder / "run.json").write_text(json.dumps({"source": source, "files": files}))
+        return {file.name: state.partition(":")[0] for file, state in provenance.status(tmp_path / "figures", tmp_path)}
+
+    expected = {"kept.json": "current", "plot.png": "current", "changed.json": "unknown", "foreign.json": "unknown"}
+    assert states(provenance.source(path)) == expected
+    assert states("0123456789ab") == expected | {"kept.json": "stale", "plot.png": "stale"}
+    (folder / "run.json").unlink()
+    assert {state for _, state in provenance.status(tmp_path / "figures", tmp_path)} == {"unknown: not as the last run-all wrote it"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from utils import run_all
+from runner import provenance, run_all
 
 HERE = Path(__file__).parents[1]
 PARAMETERS = "BUDGET = 'auto'\nDATA = 'auto'\nEPOCHS = None\nSEED = 0\nDEVICE = 'auto'"
@@ -21,9 +22,9 @@ PARAMETERS = "BUDGET = 'auto'\nDATA = 'auto'\nEPOCHS = None\nSEED = 0\nDEVICE = 
 def project(tmp_path, monkeypatch):
     """An empty project; call it with the cells of a notebook to add one."""
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
-    monkeypatch.setattr(run_all, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(run_all, "EXECUTED", tmp_path / "figures" / "notebooks")
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # which main() sets
+    environment = dict(os.environ)  # of which main() sets some
+    for name in ("RESNET_BUDGET", "RESNET_DATA"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "notebooks").mkdir()
 
     def add(name, *cells, parameters=PARAMETERS):
@@ -34,11 +35,17 @@ def project(tmp_path, monkeypatch):
         return tmp_path / "notebooks" / name
 
     add.root = tmp_path
-    return add
+    yield add
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def executed(project):
-    return sorted(path.name for path in (project.root / "figures" / "notebooks").glob("[!.]*.ipynb"))
+    return sorted(path.name for path in (project.root / "figures").rglob("*.ipynb"))
+
+
+def record(project, name="01_a"):
+    return json.loads((project.root / "figures" / name / "run.json").read_text())
 
 
 def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
@@ -54,10 +61,10 @@ def test_one_failing_notebook_is_named_and_the_others_run(project, capsys):
     assert "FAILED" in table["03_ends_early"] and "cell 3" in table["03_ends_early"]
     assert " ok " in table["04_works"] and table["04_works"].endswith("42 %")
     assert "live" in out and "never" not in out
-    assert "RESNET_FINGERPRINT" not in os.environ, "what runs next would take up the checkpoints of 04"
+    assert "RESNET_CHECKPOINTS" not in os.environ, "what runs next would take up the checkpoints of 04"
     assert executed(project) == ["01_fails.failed.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
-    whole = nbformat.read(run_all.EXECUTED / "04_works.ipynb", as_version=4)
-    assert whole.cells[-1].outputs[0].data["text/plain"] == "('smoke', 7)"
+    notebook = nbformat.read(project.root / "figures" / "04_works" / "04_works.ipynb", as_version=4)
+    assert notebook.cells[-1].outputs[0].data["text/plain"] == "('smoke', 7)"
     project("01_fails.ipynb", "'mended'")
     assert run_all.main(["--only", "01"]) == 0
     assert executed(project) == ["01_fails.ipynb", "03_ends_early.failed.ipynb", "04_works.ipynb"]
@@ -128,7 +135,7 @@ def test_asking_for_data_that_is_not_there_fails_in_one_line(project, capsys, mo
     from utils import data
 
     def unreachable(name, root):
-        raise OSError("no network")
+        raise data.NoNetwork("no answer")
 
     monkeypatch.setattr(data, "_download", unreachable)
     monkeypatch.setattr(data.load, "__defaults__", (project.root / "nothing",))
@@ -145,6 +152,7 @@ def test_figures_that_cannot_be_written_to(project, capsys):
     assert "cannot write to figures/" in capsys.readouterr().err
 
 
+WITH_DATA = "import os; os.environ['RESNET_CHECKPOINTS']"
 COUNTS = "from pathlib import Path\nwith open('runs', 'a') as file:\n    file.write('x')\nprint('Main result: seven')"
 
 
@@ -185,33 +193,86 @@ def test_a_finished_notebook_is_run_again_when_something_has(project, monkeypatc
     notebook.cells[1].source += "\n1 + 1"
     nbformat.write(notebook, path)
     assert runs_again() and not runs_again()
-    monkeypatch.setattr(run_all.provenance, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("utils.experiment.versions", lambda: {"torch": "9.9"})
     assert runs_again() and not runs_again()
-    (run_all.EXECUTED / "01_a.ipynb").unlink()
+    (project.root / "figures" / "01_a" / "01_a.ipynb").unlink()
     assert runs_again() and not runs_again()
-    (project.root / "data").mkdir()
-    (project.root / "data" / "cifar10.npz").write_text("new")
-    monkeypatch.setattr(run_all.provenance, "ROOT", project.root)
+    monkeypatch.setenv("RESNET_PRECISION", "float32")
     assert runs_again() and not runs_again()
 
 
-def test_a_lost_result_is_made_again(project):
-    folder = project.root / "figures" / "01_a"
-    project("01_a.ipynb", COUNTS, f"folder = Path({str(folder)!r}); folder.mkdir(exist_ok=True); (folder / 'plain.json').write_text('1');")
-    assert run_all.main([]) == 0 == run_all.main([]) and runs(project) == 1
-    (folder / "plain.json").unlink()
-    assert run_all.main([]) == 0 and runs(project) == 2 and (folder / "plain.json").exists()
+def test_a_new_data_set_counts_only_if_the_notebook_uses_it(project, monkeypatch):
+    from utils import data
+
+    project("01_a.ipynb", COUNTS, WITH_DATA)
+    now = {"cifar10": data.synthetic("cifar10", 50, 20), "cifar100": data.synthetic("cifar100", 200, 100)}
+    monkeypatch.setattr(data, "load", lambda name, like: now[name])
+    assert run_all.main(["--budget", "smoke"]) == 0
+    path = project.root / "figures" / "01_a" / "run.json"
+    told = json.loads(path.read_text()) | {"data": [{"asked": "cifar10", "like": "cifar10", "digest": now["cifar10"].digest}]}
+    path.write_text(json.dumps(told))
+    assert run_all.main(["--budget", "smoke"]) == 0 and runs(project) == 1
+    now["cifar100"] = data.synthetic("cifar100", 300, 100)
+    assert run_all.main(["--budget", "smoke"]) == 0 and runs(project) == 1
+    now["cifar10"] = data.synthetic("cifar10", 60, 20)
+    assert run_all.main(["--budget", "smoke"]) == 0 and runs(project) == 2
+
+
+def test_a_run_is_told_from_one_on_another_device_or_budget(project, monkeypatch):
+    """What "auto" stands for counts, not the word: a machine with a GPU must not keep the quick results of a laptop."""
+    from utils import experiment
+
+    path = project("01_a.ipynb", COUNTS)
+    assert run_all.main([]) == 0
+    quick = record(project)
+    assert quick["parameters"]["BUDGET"] == ("full" if quick["parameters"]["DEVICE"] == "cuda" else "quick")
+    resolved = [experiment.resolve("auto", "auto")]
+    monkeypatch.setattr(experiment, "resolve", lambda budget, device: ("full", "cuda"))
+    options = run_all.parse([])
+    run_all.check(options)
+    on_gpu = {name: getattr(options, name.lower()) for name in run_all.PARAMETERS}
+    assert (on_gpu["BUDGET"], on_gpu["DEVICE"]) == ("full", "cuda") != resolved[0]
+    assert provenance.fingerprint(path, on_gpu) != provenance.fingerprint(path, quick["parameters"]) == quick["fingerprint"]
+
+
+SMOKE = ["--data", "synthetic", "--budget", "smoke"]
+LAB = """from pathlib import Path
+import matplotlib.pyplot as plt
+from utils import data, experiment
+data.ROOT = Path(ROOT)
+experiment.FIGURES = data.ROOT / 'figures'
+lab = experiment.Experiment('01_a', 'cifar10', BUDGET, DATA, EPOCHS, SEED, DEVICE)
+lab.save_result('numbers', steps=1, seeds=[SEED] * 1000)"""
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("1")])
+def test_a_result_that_is_lost_or_changed_is_made_again(project, damage):
+    project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{COUNTS}\n{LAB}")
+    assert run_all.main(SMOKE) == 0 == run_all.main(SMOKE) and runs(project) == 1
+    folder = project.root / "figures" / "01_a" / "smoke-synthetic"
+    assert set(json.loads((folder / "run.json").read_text())["files"]) == {"numbers.json", "01_a.ipynb"}
+    damage(folder / "numbers.json")
+    assert run_all.main(SMOKE) == 0 and runs(project) == 2
+    assert json.loads((folder / "numbers.json").read_text())["steps"] == 1
+
+
+def test_each_seed_keeps_its_own_results(project):
+    project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{COUNTS}\n{LAB}")
+    for seed in "010":
+        assert run_all.main(SMOKE + ["--seed", seed]) == 0
+    assert runs(project) == 2
+    for folder, seed in (("smoke-synthetic", 0), ("smoke-synthetic-seed1", 1)):
+        assert json.loads((project.root / "figures" / "01_a" / folder / "numbers.json").read_text())["seed"] == seed
 
 
 def test_a_failed_notebook_is_run_again_and_its_checkpoints_stay(project, capsys):
-    path = project("01_a.ipynb", COUNTS, "import os\nprint(os.environ['RESNET_FINGERPRINT'])\n1 / 0")
+    project("01_a.ipynb", COUNTS, "import os\nprint(os.environ['RESNET_CHECKPOINTS'])\n1 / 0")
     assert run_all.main([]) == 1
-    mark = run_all.provenance.fingerprint(path, dict.fromkeys(run_all.PARAMETERS, "auto") | {"EPOCHS": None, "SEED": 0})
-    assert mark in capsys.readouterr().out
-    saved = run_all.checkpoints(path, mark)
-    saved.mkdir(parents=True)
-    assert run_all.main([]) == 1 and runs(project) == 2 and saved.exists()
-    assert run_all.main(["--fresh"]) == 1 and not saved.exists()
+    (saved,) = (folder for folder in (project.root / "figures" / "checkpoints").glob("01_a-*") if folder.is_dir())
+    assert str(saved) in capsys.readouterr().out
+    (saved / "run.pt").write_text("an epoch")
+    assert run_all.main([]) == 1 and runs(project) == 2 and (saved / "run.pt").exists()
+    assert run_all.main(["--fresh"]) == 1 and not (saved / "run.pt").exists()
 
 
 def test_the_same_run_twice_at_once_is_refused(project, capsys, running):
@@ -223,44 +284,31 @@ def test_the_same_run_twice_at_once_is_refused(project, capsys, running):
 
 
 def test_two_different_runs_at_once_leave_whole_files(project):
-    results = project.root / "figures" / "01_a"
-    project(
-        "01_a.ipynb",
-        "from pathlib import Path\nimport matplotlib.pyplot as plt\nfrom utils import data, experiment\n"
-        f"data.ROOT = Path({str(project.root)!r}); experiment.FIGURES = data.ROOT / 'figures'\n"
-        "for _ in range(10):\n"
-        "    lab = experiment.Experiment('01_a', 'cifar10', 'quick', 'synthetic', EPOCHS, SEED, 'cpu')\n"
-        "    lab.save_figure(plt.figure(), 'plot')\n"
-        "    lab.save_result('numbers', seeds=[SEED] * 1000, steps=1)",
-        "print('Main result:', SEED)",
-    )
-    code = (
-        "import sys; from pathlib import Path; from utils import run_all\n"
-        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
-        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main(['--seed', sys.argv[1]]))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{LAB}", "print('Main result:', SEED)")
+    here = {"cwd": HERE, "env": os.environ | {"PYTHONPATH": str(HERE)}, "text": True}
     both = [
-        subprocess.Popen([sys.executable, "-c", code, seed], cwd=HERE, env=environment, stdout=subprocess.PIPE, text=True) for seed in "12"
+        subprocess.Popen([sys.executable, "-c", MAIN.format(str(project.root), SMOKE + ["--seed", seed])], stdout=subprocess.PIPE, **here)
+        for seed in "12"
     ]
     for process, seed in zip(both, "12", strict=True):
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0 and out.rstrip().endswith(f"  {seed}"), out
-    record = json.loads((results / "synthetic-quick" / "numbers.json").read_text())
-    assert set(record["seeds"]) == {record["seed"]} and not list(project.root.rglob("*partial*"))
-    assert len(nbformat.read(run_all.EXECUTED / "01_a.ipynb", as_version=4).cells) == 4
+        numbers = project.root / "figures" / "01_a" / f"smoke-synthetic-seed{seed}" / "numbers.json"
+        assert set(json.loads(numbers.read_text())["seeds"]) == {int(seed)}
+    assert not list(project.root.rglob("*partial*"))
+
+
+# A run-all of the project in a process of its own.
+MAIN = "import sys; from pathlib import Path; from runner import run_all; run_all.ROOT = Path({!r}); sys.exit(run_all.main({!r}))"
 
 
 @pytest.fixture
 def running(project):
     """A run-all in the middle of a notebook, as a process of its own; and the kernels that it started."""
     project("01_a.ipynb", "print('begun', flush=True)\nimport time\ntime.sleep(300)")
-    code = (
-        "import sys; from pathlib import Path; from utils import run_all\n"
-        f"run_all.ROOT = Path({str(project.root)!r}); run_all.NOTEBOOKS = run_all.ROOT / 'notebooks'\n"
-        "run_all.EXECUTED = run_all.ROOT / 'figures' / 'notebooks'; sys.exit(run_all.main([]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN.format(str(project.root), [])], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "begun" not in process.stdout.readline():
         assert process.poll() is None
     kernels = psutil.Process(process.pid).children(recursive=True)
@@ -285,15 +333,99 @@ def test_a_killed_runner_leaves_no_kernel_behind(running):
     assert not psutil.wait_procs(kernels, timeout=20)[1]
 
 
-def test_output_comes_live_and_overwritten_lines_only_in_their_final_state(capsys):
-    live = run_all.Live(sys.stdout)
-    for text in ("\r10 %", "\r20 %", "\r     \r", "done\nnext", " line\n", "rest"):
-        live.write(text)
-    assert capsys.readouterr().out == "done\nnext line\n"
+BARS = "from tqdm import tqdm\nimport time, sys\nfor _ in tqdm(range(3), 'bar', file=sys.stdout, mininterval=0): time.sleep(0.05)"
+
+
+def test_progress_bars_are_for_a_terminal_alone(project, capfd):
+    project("01_a.ipynb", BARS, "print('live')")
+    assert run_all.main([]) == 0
+    out = capfd.readouterr().out
+    assert "live" in out and "bar" not in out.replace("01_a", "") and "\r" not in out
+
+
+def test_the_kernel_gets_a_clean_environment(project, monkeypatch, tmp_path, capsys):
+    """Nothing of the user's settings: plots, IPython's startup files, the encoding of the terminal."""
+    home = tmp_path / "home é"
+    (home / "ipython" / "profile_default" / "startup").mkdir(parents=True)
+    (home / "ipython" / "profile_default" / "startup" / "00.py").write_text("startup = 'mine'")
+    (home / "matplotlibrc").write_text("figure.figsize: 1, 1")
+    for name, value in {
+        "IPYTHONDIR": str(home / "ipython"), "MPLCONFIGDIR": str(home), "MPLBACKEND": "TkAgg", "LC_ALL": "C", "PYTHONIOENCODING": "latin-1",
+        "PYTHONUTF8": "0",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    cell = "import matplotlib.pyplot as plt\nplt.figure()\nprint('✓', 'startup' in globals(), plt.rcParams['figure.figsize'])"
+    project("01_a.ipynb", cell)
+    assert run_all.main([]) == 0
+    assert "✓ False [6.4, 4.8]" in capsys.readouterr().out
+
+
+def test_a_terminal_of_ascii_and_a_folder_with_an_accent(project, tmp_path):
+    place = tmp_path / "prüfung é"
+    for part in ("utils", "runner"):
+        shutil.copytree(HERE / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    path = project("01_a.ipynb", "from utils import files\nprint('✓', files.__file__)\nprint('Main result: é')")
+    (place / "notebooks").mkdir()
+    shutil.copy(path, place / "notebooks")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(place)}
+    command = [sys.executable, "-m", "runner.run_all"]
+    done = subprocess.run(command, cwd=place, env=os.environ | ascii_only, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0 and "prüfung é" in done.stdout and done.stdout.rstrip().endswith("é"), done.stdout + done.stderr
+
+
+def test_a_terminal_that_cannot_show_a_tick_does_not_stop_the_run(project):
+    project("01_a.ipynb", "print('✓ done')")
+    code = MAIN.format(str(project.root), [])
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(HERE)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0 and b"? done" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("surroundings", [{"HOME": "/proc/1/nothing"}, {"umask": 0o077}])
+def test_a_home_that_cannot_be_written_to_and_a_strict_umask(project, surroundings):
+    project("01_a.ipynb", "import matplotlib.pyplot as plt\nplt.figure()\nprint('Main result: drawn')")
+    environment = os.environ | {"PYTHONPATH": str(HERE)} | {name: value for name, value in surroundings.items() if name == "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN.format(str(project.root), [])], cwd=HERE, env=environment, capture_output=True, text=True,
+        umask=surroundings.get("umask", -1), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("drawn"), done.stderr
+
+
+def test_a_kernel_of_the_users_named_python3_is_not_taken(project, tmp_path, monkeypatch):
+    kernel = tmp_path / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "mine", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "share"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    project("01_a.ipynb", "print('Main result: ours')")
+    assert run_all.main([]) == 0
+
+
+def test_a_project_in_a_folder_with_an_awkward_name(project, tmp_path, monkeypatch):
+    root = tmp_path / "my $HOME é notes"
+    (project.root / "notebooks").rename(tmp_path / "elsewhere")
+    root.mkdir()
+    (tmp_path / "elsewhere").rename(root / "notebooks")
+    monkeypatch.setattr(run_all, "ROOT", root)
+    project.root = root
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(nbformat.read(project("01_a.ipynb", COUNTS), as_version=4), root / "notebooks" / "01_a.ipynb")
+    for expected in (1, 1):
+        assert run_all.main([]) == 0 and runs(project) == expected
+
+
+def test_what_is_about_to_run_is_said_first(project, capsys, monkeypatch):
+    project("01_cnn_cifar100.ipynb", "1")
+    project("99_new.ipynb", "1")
+    monkeypatch.setattr(run_all, "SECONDS", {"smoke, cpu": {"01_cnn_cifar100": 120}})
+    assert run_all.main(["--budget", "smoke", "--device", "cpu"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "2 notebooks, smoke budget, on cpu: about 2 min if all are run, and 99, not timed yet"
 
 
 def test_imports_are_quick_before_the_command_line_is_checked():
     """A mistyped option is answered without waiting for torch or papermill."""
-    code = "import sys, utils.run_all; print([name for name in ('torch', 'papermill', 'nbformat') if name in sys.modules])"
+    code = "import sys, runner.run_all; print([name for name in ('torch', 'papermill', 'nbformat') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, timeout=60)
     assert out.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import data, models, report
+from utils import data, models
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import speedrun  # noqa: E402
@@ -43,7 +43,7 @@ def test_every_run_is_written_down(small, tmp_path, monkeypatch, capsys):
     assert len(row["seconds"]) == len(row["accuracies"]) == 2 and row["epochs"] == 1 and record["device"] == "a GPU"
     assert row["mean_accuracy"] == pytest.approx(sum(row["accuracies"]) / 2, abs=1e-4)
     assert "NOT reached" in capsys.readouterr().out
-    assert "2 runs, a GPU" in report._speedrun("cifar10", row, record)
+    assert "2 runs, a GPU" in speedrun.line("cifar10", record)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

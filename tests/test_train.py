@@ -65,14 +65,15 @@ def test_fit_keeps_one_number_an_epoch_and_prints_one_line(capsys):
 
 
 def test_the_progress_bar_shows_epoch_mode_loss_and_accuracy(monkeypatch):
-    def slow():
-        for _ in range(3):
-            time.sleep(0.6)
-            yield torch.randn(2, 4), torch.tensor([0, 1])
+    class Slow(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.sleep(0.6)
+                yield batch
 
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
-    train.epoch(nn.Linear(4, 3), slow(), nn.CrossEntropyLoss(), label="plain 1/9 ")
+    train.epoch(nn.Linear(4, 3), Slow([(torch.randn(2, 4), torch.tensor([0, 1]))] * 3), nn.CrossEntropyLoss(), label="plain 1/9 ")
     assert re.search(r"plain 1/9 V \|.*\| .* left, loss \d\.\d{3}, accuracy \d+\.\d%, \d+ images/s", out.getvalue())
     assert out.getvalue().endswith("\r")  # and then it is gone
 
@@ -104,6 +105,85 @@ def test_refuses_no_epochs_and_no_images():
         train.fit(model, [], [], epochs=0, optimizer=None)
     with pytest.raises(ValueError, match="no images"):
         train.epoch(model, [], nn.CrossEntropyLoss())
+
+
+def test_gradients_are_cleared_before_the_forward_pass():
+    """A criterion or a hook may look at the gradients that this step makes, and finds none of the step before."""
+    model, seen = nn.Linear(4, 3), []
+
+    def criterion(logits, labels):
+        seen.append([p.grad for p in model.parameters()])
+        return nn.functional.cross_entropy(logits, labels)
+
+    loader = [(torch.randn(8, 4), torch.arange(8) % 3)] * 2
+    train.epoch(model, loader, criterion, torch.optim.SGD(model.parameters(), 0.1))
+    assert seen == [[None, None]] * 2
+
+
+def test_a_loader_without_a_length():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(torch.full((4,), float("nan")) if number == 5 else torch.randn(4), number % 3) for number in range(8)])
+
+    model = nn.Linear(4, 3)
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite from batch 3 on$"):
+        train.epoch(model, torch.utils.data.DataLoader(Stream(), 2), nn.CrossEntropyLoss())
+    loss, _ = train.epoch(model, iter([(torch.randn(8, 4), torch.arange(8) % 3)]), nn.CrossEntropyLoss())
+    assert loss > 0
+
+
+def test_running_out_of_memory_inside_the_loader_says_what_to_do():
+    class Full(list):
+        batch_size = 64
+
+        def __iter__(self):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(MemoryError, match="out of memory with a batch of 64 images: try a batch size of 32"):
+        train.epoch(nn.Linear(4, 3), Full(), nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "dtype", "order"),
+    [
+        ("cpu", None, torch.float32, torch.channels_last),
+        ("cuda", (7, 5), torch.float32, torch.channels_last),  # a T4 says that it has bfloat16, and emulates it
+        ("cuda", (8, 0), torch.bfloat16, torch.channels_last),
+        ("cuda", (9, 0), torch.bfloat16, torch.channels_last),
+        ("mps", None, torch.float32, torch.contiguous_format),
+    ],
+)
+def test_number_format_and_memory_order_come_from_the_device(kind, capability, dtype, order, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.delenv("RESNET_PRECISION", raising=False)
+    assert train.precision(torch.device(kind)) == train.Precision(dtype, order)
+    monkeypatch.setenv("RESNET_PRECISION", "float32")
+    assert train.precision(torch.device(kind)) == train.Precision() and str(train.Precision()) == "float32, channels first"
+    monkeypatch.setenv("RESNET_PRECISION", "half")
+    with pytest.raises(ValueError, match="RESNET_PRECISION must be auto or float32, got 'half'"):
+        train.precision(torch.device(kind))
+
+
+def test_the_recipe_keeps_its_momentum():
+    model = nn.Linear(4, 3)
+    optimizer, scheduler = train.sgd_one_cycle(model, lr=0.1, steps=10)
+    rates, momenta = [], set()
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        momenta.add(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        scheduler.step()
+    assert momenta == {0.9} and max(rates) == pytest.approx(0.1) and rates[0] == pytest.approx(0.004) and rates[-1] < 1e-5
+
+
+def test_train_and_test_with_a_last_batch_of_one_image():
+    """60 images, of which 6 are held out: 54 are 53 + 1, and batch norm cannot learn from one image."""
+    dataset = data.synthetic("cifar10", train=60, test=20)
+    torch.manual_seed(0)
+    given = {"images": 60, "test_images": 20, "epochs": 1, "lr": 0.01, "seed": 0, "device": torch.device("cpu")}
+    history, accuracy = train.train_and_test(models.cifar_resnet(8), dataset, batch_size=53, **given)
+    assert len(history) == 1 and 0 <= accuracy <= 1
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu", ""])

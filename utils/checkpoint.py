@@ -3,48 +3,78 @@
 A file is a line with the SHA-256 of the rest, and the rest is what torch.save wrote. The one before is kept as NAME.previous.
 """
 
+import copy
+import functools
 import hashlib
 import io
 import os
+from operator import length_hint
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from .files import whole
+from .files import atomic_write
 
 
 class Checkpoint:
-    """The file of one training run. A run goes on from it only if everything that it depends on is the same."""
+    """The state of one training run: in a file, or without a path in memory, where it is found again if the run was interrupted.
+
+    A run goes on from it only if everything that it depends on is the same.
+    """
+
+    interrupted = None  # (settings, state) of the last run without a path that was interrupted
 
     def __init__(self, path, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion):
-        self.path = path
+        self.path, self.last = path, None
         self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
         self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
-        parameters, layers = sum(p.numel() for p in model.parameters()), hashlib.sha256(repr(model).encode()).hexdigest()[:8]
-        self.settings = {"model": f"{type(model).__name__} with {parameters:,} parameters ({layers})", "epochs": epochs}
+        parameters = list(model.parameters())
+        self.settings = {
+            "model": f"{type(model).__name__} with {sum(p.numel() for p in parameters):,} parameters ({_short(describe(model))})",
+            "initial weights": digest(*model.state_dict().values()),
+            "frozen parameters": sum(not p.requires_grad for p in parameters),
+            "epochs": describe(epochs),
+            "criterion": describe(criterion),
+        }
         for what, loader in (("training", train_loader), ("validation", val_loader)):
-            of_loader = loader.settings() if hasattr(loader, "settings") else {"batches": len(loader)}
-            self.settings |= {f"{what} {key}": value for key, value in of_loader.items()}
-        self.settings |= {"criterion": repr(criterion), "optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
+            of_loader = {"batch size": getattr(loader, "batch_size", None), "batches": length_hint(loader)}
+            of_loader = loader.settings() if hasattr(loader, "settings") else of_loader
+            self.settings |= {f"{what} {key}": describe(value) for key, value in of_loader.items()}
         for number, group in enumerate(optimizer.param_groups):
-            self.settings |= _plain(f"optimizer group {number}" if number else "optimizer", group)
-        self.settings |= _plain("schedule", scheduler.state_dict()) if scheduler else {}
+            name = f"optimizer group {number}" if number else "optimizer"
+            self.settings |= {f"{name} {key}": describe(value) for key, value in group.items() if key != "params"}
+        state = scheduler.state_dict() | {"functions": getattr(scheduler, "lr_lambdas", [])} if scheduler else {}
+        self.settings |= {f"schedule {key.strip('_')}": describe(value) for key, value in state.items()}
+        self.settings |= {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
 
     def save(self, history):
-        """Write everything; if the disk is full, say so and leave the last whole file as it is."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        """Keep everything; if the disk is full, say so and leave the last whole file as it is."""
+        state = {name: _without_numpy(part.state_dict()) for name, part in self.parts.items()}
         state |= {"history": vars(history), "epochs": [loader.epoch for loader in self.loaders], "random": _random_state()}
+        if not self.path:
+            self.last = copy.deepcopy(state)
+            return
         try:
             save(self.path, self.settings, state)
         except OSError as error:
             print(f"WARNING: no checkpoint written ({error.strerror or error}); the training goes on")
 
+    def interrupt(self):
+        """Leave what was kept last for a run that is started again in this process."""
+        Checkpoint.interrupted = None if self.path else (self.settings, self.last)
+
     def resume(self, history):
-        """Take up what the file holds; returns whether there was one."""
-        state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+        """Take up what was kept; returns whether there was anything."""
+        if self.path:
+            state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+        else:
+            settings, state = Checkpoint.interrupted or (None, None)
+            Checkpoint.interrupted, state = None, state if settings == self.settings else None
         if state is None:
             return False
+        self.last = state
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for loader, done in zip(self.loaders, state["epochs"], strict=True):
@@ -54,10 +84,7 @@ class Checkpoint:
         return True
 
 
-def _plain(name, mapping):
-    """The numbers and words of a state, {their name in a sentence: value}; without tensors, and what schedulers keep for themselves."""
-    values = {key: value for key, value in mapping.items() if key != "params" and not key.startswith("_")}
-    return {f"{name} {key}": value for key, value in values.items() if isinstance(value, (int, float, str, bool))}
+# ---- the file -------------------------------------------------------------------------------------------------------
 
 
 def save(path, settings, state):
@@ -67,7 +94,7 @@ def save(path, settings, state):
     torch.save({"settings": settings, "state": state}, buffer)
     content = buffer.getbuffer()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         with open(partial, "wb") as file:
             file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
@@ -80,22 +107,19 @@ def save(path, settings, state):
 def load(path, settings, device="cpu"):
     """The state of a run with these settings, its tensors on `device`; None if there is none.
 
-    A damaged file is renamed to NAME.damaged, with a line that says so, and the one before it is used.
+    A file that is damaged or no checkpoint is renamed to NAME.damaged, with a line that says so, and the one before it is used.
     Raises ValueError, naming what differs, if the file is of a run with other settings.
     """
     for candidate in (Path(path), _previous(Path(path))):
         if not candidate.exists():
             continue
         try:
-            digest, _, content = candidate.read_bytes().partition(b"\n")
-            if hashlib.sha256(content).hexdigest().encode() != digest:
-                raise ValueError("its checksum does not fit")
+            found = _read(candidate, device)
         except (OSError, ValueError) as error:
             damaged = candidate.with_name(candidate.name + ".damaged")
             os.replace(candidate, damaged)
             print(f"WARNING: the checkpoint {candidate.name} is damaged ({error}): set aside as {damaged.name}")
             continue
-        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         theirs = found["settings"]
         differing = [key for key in {**theirs, **settings} if theirs.get(key) != settings.get(key)]
         if differing:
@@ -108,8 +132,72 @@ def load(path, settings, device="cpu"):
     return None
 
 
+def _read(path, device):
+    """What `save` wrote; ValueError for anything else. Nothing is unpickled before its checksum fits, and then only tensors and numbers."""
+    digest, _, content = path.read_bytes().partition(b"\n")
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise ValueError("its checksum does not fit")
+    try:
+        found = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except Exception as error:  # torch raises EOFError, RuntimeError, UnpicklingError, …, some of many lines
+        raise ValueError(f"torch cannot load it: {type(error).__name__}") from None
+    if not isinstance(found, dict) or set(found) != {"settings", "state"} or not isinstance(found["settings"], dict):
+        raise ValueError("it holds something else")
+    return found
+
+
 def _previous(path):
     return path.with_name(path.name + ".previous")
+
+
+# ---- what a run depends on ------------------------------------------------------------------------------------------
+
+
+def describe(value):
+    """A number or a text that is equal for what computes the same, in every process; repr() often holds an address."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, dict):
+        return repr({key: describe(part) for key, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return repr([describe(part) for part in value])
+    if isinstance(value, torch.Tensor):
+        return digest(value)
+    if isinstance(value, functools.partial):
+        return describe([value.func, value.args, value.keywords])
+    if isinstance(value, nn.Module):  # its repr does not have all: none of label smoothing
+        plain = {f"{name} {key}".strip(): part for name, module in value.named_modules() for key, part in vars(module).items()}
+        return f"{value!r} {[(key, part) for key, part in plain.items() if _is_setting(key, part)]} {digest(*value.buffers())}"
+    if hasattr(value, "__code__"):
+        around = [cell.cell_contents for cell in value.__closure__ or ()]
+        does = [_instructions(value.__code__), describe([around, value.__defaults__, value.__kwdefaults__])]
+        return f"{value.__qualname__} ({_short(does)})"
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _is_setting(name, value):
+    return isinstance(value, (int, float, str)) and not name.rpartition(" ")[2].startswith("_") and not name.endswith("training")
+
+
+def _instructions(code):
+    """What a function does, with those in it."""
+    constants = [_instructions(part) if hasattr(part, "co_code") else part for part in code.co_consts if not isinstance(part, frozenset)]
+    return [code.co_code, code.co_names, constants]
+
+
+def _short(what):
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:8]
+
+
+def _without_numpy(state):
+    """A state with Python's numbers for numpy's, which are not read back."""
+    if isinstance(state, dict):
+        return {key: _without_numpy(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(_without_numpy(value) for value in state)
+    return state.item() if isinstance(state, np.generic) else state
 
 
 def _random_state():
@@ -121,7 +209,7 @@ def _random_state():
 
 def _restore_random_state(state):
     torch.set_rng_state(state["torch"].cpu())
-    for number, generator in enumerate(state["cuda"]):
+    for number, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer GPUs now
         torch.cuda.set_rng_state(generator.cpu(), number)
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
@@ -132,5 +220,5 @@ def digest(*tensors):
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:16]

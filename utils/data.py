@@ -8,18 +8,24 @@
 Images stay uint8 until a batch is taken: CIFAR-100 is 154 MB that way and 614 MB as floats.
 """
 
+import errno
 import functools
 import math
 import socket
+import ssl
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 
+import filelock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from .checkpoint import digest
-from .files import whole
+from .files import atomic_write
 from .synthetic import make
 
 ROOT = Path(__file__).resolve().parents[1]  # the project's folder, wherever a notebook was started
@@ -76,17 +82,28 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
+    """Training and test images and the names of the classes. Raises ValueError for labels that have no class.
+
+    synthetic: made-up images. published: one of the known data sets, loaded as such, and not a folder that has its name.
+    """
+
     name: str
     train: Split
     test: Split
     classes: list[str]
     synthetic: bool = False
+    published: bool = False
 
     def __post_init__(self):
         for part in (self.train, self.test):
             if len(part) and (part.labels.min() < 0 or part.labels.max() >= len(self.classes)):
                 found = f"{part.labels.min()} to {part.labels.max()}"
                 raise ValueError(f"labels go from {found}, but {self.name} has {len(self.classes)} classes, 0 to {len(self.classes) - 1}")
+
+    @functools.cached_property
+    def digest(self):
+        """A short name for all images and labels."""
+        return digest(*(tensor for part in (self.train, self.test) for tensor in (part.images, part.labels)))
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------
@@ -113,12 +130,16 @@ def load(name, root=ROOT / "data", *, like="cifar100", size=32, fallback=True):
             return _read_prepared(prepared, name)
         try:
             return _download(name, root)
-        except Exception as error:  # torchvision raises URLError, RuntimeError, OSError, …: all mean "not to be had"
-            reason = f"{name} is not in {_shown(prepared)} and cannot be downloaded ({type(error).__name__}: {error})"
+        except NoNetwork as error:
+            reason = f"{name} is not in {_shown(prepared)} and cannot be downloaded ({error})"
             if not fallback:
                 raise FileNotFoundError(f"{reason}; connect to the internet, or use DATA=synthetic") from None
             print(f"NOTE: {reason}. Going on with SYNTHETIC images: the results say nothing about {name}.")
             return synthetic(name)
+        except OSError as error:  # a full disk, a folder that cannot be written to
+            raise OSError(
+                f"{name} cannot be kept in {_shown(root)} ({error.strerror or error}): make room there, and let it be written to"
+            ) from None
     for folder in (Path(name).expanduser(), ROOT / name):  # a notebook runs in notebooks/, but a path is given from the project's folder
         if folder.is_dir():
             return _read_folder(folder, size)
@@ -156,35 +177,53 @@ def _read_prepared(path, name):
             f"{_shown(path)} is damaged or not a prepared {name} ({error}): delete it and run again to fetch a new one"
         ) from None
     splits = [_split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-    return Dataset(name, *splits, [str(c) for c in arrays["classes"]])
+    return Dataset(name, *splits, [str(c) for c in arrays["classes"]], published=True)
+
+
+class NoNetwork(Exception):
+    """The data set cannot be fetched: no network, no answer, or half an archive."""
+
+
+def _is_of_the_network(error):
+    """Whether a download failed for want of a network, and not for a full disk, say. torchvision's RuntimeError means half an archive."""
+    kinds = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError, RuntimeError)
+    return isinstance(error, kinds) or getattr(error, "errno", None) in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 
 
 def _download(name, root):
-    """Let torchvision fetch and verify the archive, keep it as root/NAME.npz, and read that."""
+    """Let torchvision fetch and verify the archive, keep it as root/NAME.npz, and read that. Raises NoNetwork or OSError.
+
+    One process at a time: the others wait, and read what the first has fetched.
+    """
     import torchvision  # here, because it takes a second to import and most starts don't need it
 
     root.mkdir(parents=True, exist_ok=True)
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)  # seconds without an answer; torchvision itself would wait for ever
-    try:
-        parts = [getattr(torchvision.datasets, KNOWN[name][0])(root, train=train, download=True) for train in (True, False)]
-    finally:
-        socket.setdefaulttimeout(timeout)
-    arrays = {"classes": np.array(parts[0].classes)}
-    for part, data in zip(("train", "test"), parts, strict=True):
-        arrays[f"x_{part}"] = np.asarray(data.data, np.uint8)
-        arrays[f"y_{part}"] = np.asarray(data.targets, np.int64)
-    with whole(root / f"{name}.npz") as partial:
-        np.savez(partial, **arrays)
-    return _read_prepared(root / f"{name}.npz", name)
+    prepared, timeout = root / f"{name}.npz", socket.getdefaulttimeout()
+    with filelock.FileLock(root / f".{name}.lock"):
+        if prepared.exists():
+            return _read_prepared(prepared, name)
+        socket.setdefaulttimeout(30)  # seconds without an answer; torchvision itself would wait for ever
+        try:
+            parts = [getattr(torchvision.datasets, KNOWN[name][0])(root, train=train, download=True) for train in (True, False)]
+        except (OSError, HTTPException, RuntimeError) as error:
+            if not _is_of_the_network(error):
+                raise
+            raise NoNetwork(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+        finally:
+            socket.setdefaulttimeout(timeout)
+        arrays = {"classes": np.array(parts[0].classes)}
+        for part, data in zip(("train", "test"), parts, strict=True):
+            arrays[f"x_{part}"] = np.asarray(data.data, np.uint8)
+            arrays[f"y_{part}"] = np.asarray(data.targets, np.int64)
+        with atomic_write(prepared) as partial:
+            np.savez(partial, **arrays)
+    return _read_prepared(prepared, name)
 
 
 def _read_folder(path, size):
     """A folder of class folders; with folders train/ and test/ (or val/) in it, those are the two parts."""
     from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
 
-    shrink = v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
     tests = [path / part for part in ("test", "val") if (path / part).is_dir()]
     folders = [path / "train", tests[0]] if (path / "train").is_dir() and tests else [path]
     splits, classes = [], None
@@ -201,9 +240,11 @@ def _read_folder(path, size):
         images, unreadable = np.empty((len(files), size, size, 3), np.uint8), []
         for row, (file, _) in enumerate(files.samples):
             try:
-                images[row] = np.asarray(shrink(files.loader(file)))
-            except OSError:  # what Pillow raises for a file that is no picture, or half of one
+                images[row] = _read_picture(file, size)
+            except (OSError, ValueError):  # what Pillow raises for a file that is no picture, or half of one
                 unreadable.append(file)
+            except Image.DecompressionBombError:
+                unreadable.append(f"{file} (more pixels than Pillow opens)")
         if unreadable:
             raise ValueError(f"{len(unreadable)} of {len(files)} pictures can't be read, {unreadable[0]} first: delete them")
         splits.append(_split(images, np.array(files.targets, np.int64)))
@@ -214,6 +255,17 @@ def _read_folder(path, size):
     if len(splits[0]) < 10:
         raise ValueError(f"{path} has {len(splits[0])} pictures to train on: add some, so that a tenth can be kept for validation")
     return Dataset(path.resolve().name, *splits, classes)
+
+
+def _read_picture(path, size):
+    """The middle of a picture, size×size×3 uint8: its shorter side is scaled to `size`. Raises what Pillow raises."""
+    from torchvision.transforms import v2
+
+    with Image.open(path) as picture:
+        if picture.mode.startswith("I"):  # 16 bits a pixel, 0 to 65,535: Pillow's own conversion would cut them off at 255
+            picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
+        picture = picture.convert("RGB")
+    return np.asarray(v2.CenterCrop(size)(v2.Resize(size)(picture)))
 
 
 def synthetic(like="cifar100", train=10_000, test=2_000, seed=0):
@@ -300,29 +352,32 @@ class BatchLoader:
 
     augment: an Augment for training; None only normalises, with Augment's mean and std.
     size: resize each batch to size×size pixels (bilinear, antialiased) on the device before anything else.
+    drop_last: leave out a last batch that is not full (an only batch is kept). For training: batch norm cannot learn from a batch
+    of one image, and all steps have one shape.
 
     An epoch is one pass over the loader. Its order and draws depend on `seed` and the number of the epoch alone, and are
     the same on every device. `len(loader)` is the number of batches. Raises ValueError for what it cannot use.
     """
 
-    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None):
+    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None, drop_last=False):
         if batch_size < 1 or len(split) == 0:
             raise ValueError(f"needs images and a batch size of at least 1, got {len(split)} images, batch size {batch_size}")
         if size is not None and size < 1:
             raise ValueError(f"size must be at least 1 pixel, got {size}")
         self.split = Split(split.images.to(device), split.labels.to(device))
         self.batch_size, self.augment, self.shuffle, self.seed, self.size = batch_size, augment, shuffle, seed, size
-        self.device = self.split.labels.device
+        self.device, self.drop_last = self.split.labels.device, drop_last
         self.epoch = 0
 
     def __len__(self):
-        return math.ceil(len(self.split) / self.batch_size)
+        batches = len(self.split) / self.batch_size
+        return max(1, math.floor(batches)) if self.drop_last else math.ceil(batches)
 
     def settings(self):
         """What the batches depend on, as plain values."""
         return {
             "data": digest(self.split.images, self.split.labels), "images": len(self.split), "batch size": self.batch_size,
-            "augmentation": repr(self.augment), "shuffle": self.shuffle, "seed": self.seed, "size": self.size,
+            "augmentation": repr(self.augment), "shuffle": self.shuffle, "seed": self.seed, "size": self.size, "drop_last": self.drop_last,
         }  # fmt: skip
 
     def __iter__(self):
@@ -331,8 +386,8 @@ class BatchLoader:
         # The draws of a whole epoch travel to the device at once (1.6 MB for 50,000 images), not batch by batch.
         order = torch.from_numpy(rng.permutation(n)).to(self.device) if self.shuffle else None
         draws = self.augment.draw(n, rng).to(self.device) if self.augment else None
-        for start in range(0, n, self.batch_size):
-            batch = slice(start, start + self.batch_size)
+        for number in range(len(self)):
+            batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
             images, labels = (x[batch] if order is None else x[order[batch]] for x in (self.split.images, self.split.labels))
             if self.size:
                 images = F.interpolate(images.float(), (self.size, self.size), mode="bilinear", antialias=True)

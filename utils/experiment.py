@@ -1,18 +1,38 @@
-"""What a notebook's parameters mean: its budget, device and data set, and where its plots and results go."""
+"""What a notebook's parameters mean: its budget, device and data sets, and where its plots and results go."""
 
+import hashlib
 import json
 import os
+import platform
 import re
+from importlib.metadata import version
+from pathlib import Path
 
-import torch
-from torch import nn
+import numpy as np
 
-from . import data, plots, provenance, train
-from .files import whole
+from . import data, plots, train
+from .files import atomic_write
 
-BUDGETS = ("smoke", "quick", "full")
+BUDGETS = ("smoke", "quick", "full", "paper")
 FIGURES = data.ROOT / "figures"
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "fashionmnist": "Fashion-MNIST", "synthetic": "SYNTHETIC images"}
+
+
+def resolve(budget, device):
+    """The budget and torch.device that "auto" stands for: $RESNET_BUDGET, else full on CUDA and quick elsewhere. Raises ValueError."""
+    device = train.device(device)
+    if budget == "auto":
+        budget = os.environ.get("RESNET_BUDGET", "auto")
+    if budget == "auto":
+        budget = "full" if device.type == "cuda" else "quick"
+    if budget not in BUDGETS:
+        raise ValueError(f"no budget {budget!r}: use auto, {', '.join(BUDGETS)}")
+    return budget, device
+
+
+def versions():
+    """Of Python and the packages that a result depends on, {name: version}."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision", "numpy")}
 
 
 class Experiment:
@@ -20,97 +40,119 @@ class Experiment:
 
         lab = Experiment("01_cnn_cifar100", "cifar100", BUDGET, DATA, EPOCHS, SEED, DEVICE, shape=(3, 32, 32))
 
-    name: the notebook's, and the folder's below figures/. usual: the data set that the notebook is about.
-    budget "auto" is $RESNET_BUDGET, or full on CUDA and quick elsewhere; data "auto" is $RESNET_DATA, or the usual one.
+    name: the notebook's, and the folder's below figures/. default_data: the data set that the notebook is about, .dataset unless another
+    is asked for. also: further data sets that it uses, in .also by name; made-up ones if .dataset is made up.
+    data_name "auto" is $RESNET_DATA, or default_data.
     shape: the only image shape (channels, height, width) that the notebook's networks take.
 
-    Real runs of the usual data set at the quick or full budget write to figures/NAME/; all others to a folder in it, named
-    after their data set and budget, so that they never touch real results. Raises ValueError or OSError before any work
-    is done, in one line that says what to do.
+    The committed configuration (full budget, seed 0, the published data sets) writes to figures/NAME/; every other one to a folder in it
+    that is named after what differs, so that no two get into each other's way. Raises ValueError or OSError before any work is done,
+    in one line that says what to do.
     """
 
-    def __init__(self, name, usual, budget="auto", data_name="auto", epochs=None, seed=0, device="auto", shape=None):
-        self.name, self.seed, self.device = name, seed, train.device(device)
-        notebook = data.ROOT / "notebooks" / f"{name}.ipynb"
-        self.source = provenance.source(notebook) if notebook.exists() else None  # now, before a file is edited
-        self.budget = os.environ.get("RESNET_BUDGET", "auto") if budget == "auto" else budget
-        if self.budget == "auto":
-            self.budget = "full" if self.device.type == "cuda" else "quick"
-        if self.budget not in BUDGETS:
-            raise ValueError(f"no budget {self.budget!r}: use auto, {', '.join(BUDGETS)}")
+    def __init__(self, name, default_data, budget="auto", data_name="auto", epochs=None, seed=0, device="auto", shape=None, also=()):
+        try:
+            self._set_up(name, default_data, budget, data_name, epochs, seed, device, shape, also)
+        except (ValueError, OSError) as error:
+            raise train.in_one_line(error) from None
+        print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
+        print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
+
+    def _set_up(self, name, default_data, budget, data_name, epochs, seed, device, shape, also):
+        self.name, self.seed = name, seed
+        self.budget, self.device = resolve(budget, device)
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"SEED must be a whole number from 0, got {seed!r}")
         if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
             raise ValueError(f"EPOCHS must be None or a whole number from 1, got {epochs!r}")
         self._epochs = epochs
         wanted = os.environ.get("RESNET_DATA", "auto") if data_name == "auto" else data_name
-        self.dataset = data.load(usual if wanted == "auto" else wanted, like=usual, fallback=wanted == "auto")
+        asked = default_data if wanted == "auto" else wanted
+        self.dataset = data.load(asked, like=default_data, fallback=wanted == "auto")
+        self.also = {other: data.synthetic(other) if self.dataset.synthetic else data.load(other) for other in also}
         found = tuple(self.dataset.train.images.shape[1:])
         if shape and found != shape:
             raise ValueError(f"this notebook's networks take images of shape {shape}, those of {self.dataset.name} are {found}")
-        real = self.dataset.name == usual and self.budget != "smoke"
-        self.folder = FIGURES / name if real else FIGURES / name / f"{self.dataset.name}-{self.budget}"
-        self.title = TITLES.get(self.dataset.name, self.dataset.name)
+        self.title = title(self.dataset)
+        self.folder = FIGURES / name / self._what_differs(default_data)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write("writable", "")
-            (self.folder / "writable").unlink(missing_ok=True)
+            (self.folder / "writable").touch()
+            (self.folder / "writable").unlink()
         except OSError as error:
             raise OSError(f"cannot write to {self.folder.relative_to(data.ROOT)} ({error.strerror}): make it writable") from None
-        print(f"{self.title}, {self.budget} budget, seed {seed}, on {train.device_name(self.device)}")
-        print(f"plots and results: {self.folder.relative_to(data.ROOT)}")
+        used = {asked: self.dataset} | ({} if self.dataset.synthetic else self.also)
+        self._data = [
+            {"asked": name, "like": default_data if name == asked else name, "digest": part.digest} for name, part in used.items()
+        ]
+        self._files = {}  # {name: digest} of what was written
 
-    def pick(self, smoke, quick, full):
-        """The value for this budget."""
-        return {"smoke": smoke, "quick": quick, "full": full}[self.budget]
+    def _what_differs(self, default_data):
+        """The name of the folder for results that are not of the committed configuration; "" for those that are."""
+        differs = [] if self.budget == "full" else [self.budget]
+        if self.dataset.synthetic or (self.dataset.published and self.dataset.name != default_data):
+            differs.append(self.dataset.name)
+        elif not self.dataset.published:
+            differs.append(f"{self.dataset.name}-{self.dataset.digest[:6]}")  # of two folders with one name, each has its own results
+        differs += [f"synthetic-{name}" for name, other in self.also.items() if other.synthetic and not self.dataset.synthetic]
+        differs += [f"seed{self.seed}"] if self.seed != 0 else []
+        differs += [f"epochs{self._epochs}"] if self._epochs else []
+        return _file_name("-".join(differs))
 
-    def epochs(self, smoke, quick, full):
+    def pick(self, smoke, quick, full, paper=None):
+        """The value for this budget; paper's is that of full unless given."""
+        return {"smoke": smoke, "quick": quick, "full": full, "paper": full if paper is None else paper}[self.budget]
+
+    def epochs(self, smoke, quick, full, paper=None):
         """The EPOCHS parameter, or this budget's number."""
-        return self._epochs or self.pick(smoke, quick, full)
+        return self._epochs or self.pick(smoke, quick, full, paper)
 
     def checkpoint(self, run):
         """Where `fit` keeps the state of this run until the notebook has ended; None (nowhere) unless `make run-all` runs it."""
-        mark = os.environ.get("RESNET_FINGERPRINT")
-        return FIGURES / "checkpoints" / f"{self.name}-{mark}" / f"{_file_name(run)}.pt" if mark else None
-
-    def run(self, name, model, images, epochs, seed, test_images, batch_size=64):
-        """Train a model on some of the training images; returns its History and its share of correct predictions on the test images.
-
-        images: how many, of which a tenth is held out for validation; a seed changes the order and the augmentation (flip and crop),
-        not the choice. SGD with Nesterov momentum 0.9, weight decay 1e-4 and one cycle of the learning rate, up to 0.1; up to 0.02
-        in a run of at most 1,000 steps, which has no time to recover from large ones.
-        """
-        sample = self.dataset.train.sample(images, seed=0)
-        train_set, val_set = sample.hold_out(len(sample) // 10, seed=0)
-        loader = data.BatchLoader(train_set, batch_size, data.Augment(rotate=0), shuffle=True, seed=seed, device=self.device)
-        val_loader = data.BatchLoader(val_set, 256, device=self.device)
-        test_loader = data.BatchLoader(self.dataset.test.sample(test_images, seed=0), 256, device=self.device)
-        model.to(self.device)
-        steps = epochs * len(loader)
-        lr = 0.1 if steps > 1_000 else 0.02
-        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
-        history = train.fit(
-            model, loader, val_loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, label=name, checkpoint=self.checkpoint(name)
-        )
-        return history, train.epoch(model, test_loader, nn.CrossEntropyLoss())[1]
+        place = os.environ.get("RESNET_CHECKPOINTS")
+        return Path(place) / f"{_file_name(run)}-{self.dataset.digest[:6]}.pt" if place else None
 
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
-        plots.save(figure, self.folder / name, self.source)
+        for file in plots.save(figure, self.folder / name):
+            self._note(file)
 
-    def save_result(self, run, history=None, **numbers):
-        """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on."""
+    def save_result(self, run, history=None, dataset=None, **numbers):
+        """Write RUN.json: the numbers and the history, with all that is needed to know what they were measured on.
+
+        dataset: the Dataset that they were measured on, if it is not .dataset.
+        """
+        dataset = dataset or self.dataset
         record = {
-            "notebook": self.name, "run": run, "dataset": self.dataset.name, "synthetic": self.dataset.synthetic,
+            "notebook": self.name, "run": run, "dataset": dataset.name, "synthetic": dataset.synthetic,
             "budget": self.budget, "seed": self.seed, "device": train.device_name(self.device),
-            "versions": provenance.versions(), "source": self.source, **numbers,
+            "precision": str(train.precision(self.device)), "versions": versions(), **numbers,
         }  # fmt: skip
         if history:
             record |= {"epochs": len(history), "history": vars(history)}
-        self._write(f"{_file_name(run)}.json", json.dumps(record, indent=1) + "\n")
+        file = self.folder / f"{_file_name(run)}.json"
+        with atomic_write(file) as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        self._note(file)
 
-    def _write(self, name, text):
-        with whole(self.folder / name) as partial:
-            partial.write_text(text)
+    def save_array(self, array, name):
+        """Write a numpy array as NAME.npy."""
+        with atomic_write(self.folder / f"{name}.npy") as partial:
+            np.save(partial, array)
+        self._note(self.folder / f"{name}.npy")
+
+    def _note(self, file):
+        """Tell `make run-all` what was written, where, and from which data."""
+        if "RESNET_CHECKPOINTS" in os.environ:
+            self._files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+            folder = self.folder.relative_to(data.ROOT).as_posix()
+            with atomic_write(Path(os.environ["RESNET_CHECKPOINTS"]) / "experiment.json") as partial:
+                partial.write_text(json.dumps({"folder": folder, "data": self._data, "files": self._files}), encoding="utf-8")
+
+
+def title(dataset):
+    """What plots call a data set: its usual name only if it is the published one."""
+    return TITLES[dataset.name] if dataset.published or dataset.synthetic else f"pictures in {dataset.name}"
 
 
 def _file_name(run):

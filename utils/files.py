@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path):
+def atomic_write(path):
     """Yields a path to write to; it becomes `path` when all is written, and is removed if anything goes wrong.
 
-    with whole("figures/plain.json") as partial:
+    with atomic_write("figures/plain.json") as partial:
         partial.write_text(...)
     """
     path = Path(path)

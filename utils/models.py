@@ -1,10 +1,10 @@
 """The finished networks that later notebooks build on; each is built by hand in its own notebook first."""
 
 import copy
-from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .blocks import BasicBlock, Bottleneck, InceptionBlock, PlainBlock, PreActBlock, PreActBottleneck, ResidualBlock, ZeroPadding  # noqa: F401
 
@@ -26,11 +26,11 @@ class CNN(nn.Sequential):
             layers.append(nn.Conv2d(width_in, width_out, 3, padding="same"))
             if batch_norm == "before":
                 layers.append(nn.BatchNorm2d(width_out))
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.ReLU())
             if batch_norm == "after":
                 layers.append(nn.BatchNorm2d(width_out))
             layers.append(nn.MaxPool2d(2))
-        layers += [nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU(inplace=True)]
+        layers += [nn.Flatten(), nn.Linear(64 * 4 * 4, 512), nn.ReLU()]
         if dropout:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers, nn.Linear(512, num_classes))
@@ -41,7 +41,7 @@ def _check(num_classes, in_channels):
         raise ValueError(f"needs at least 1 class and 1 channel, got num_classes={num_classes}, in_channels={in_channels}")
 
 
-STEMS = {"imagenet": (7, 2, True), "7x7": (7, 2, False), "cifar": (3, 1, False)}  # kernel, stride, max-pooling behind it
+STEMS = {"imagenet": (7, 2, True), "7x7": (7, 2, False), "cifar": (3, 1, False)}  # kernel, stride, max-pooling after it
 
 
 class ResNet(nn.Module):
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
         channels = widths[0]
         self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2, bias=False))
         if not block.preactivated:
-            self.stem.extend([nn.BatchNorm2d(channels), nn.ReLU(inplace=True)])
+            self.stem.extend([nn.BatchNorm2d(channels), nn.ReLU()])
         if pool:
             self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         self.stages = nn.Sequential()
@@ -76,7 +76,7 @@ class ResNet(nn.Module):
             channels = width * block.expansion
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
         if block.preactivated:
-            self.head = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True), *self.head)
+            self.head = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), *self.head)
 
     def forward(self, x):
         return self.head(self.stages(self.stem(x)))
@@ -108,10 +108,47 @@ def resnet(depth, num_classes=1000, in_channels=3, stem="imagenet", preactivated
     return he_normal_(ResNet(basic if depth < 50 else bottleneck, TABLE_1[depth], in_channels, num_classes, stem))
 
 
-resnet18, resnet34, resnet50, resnet101, resnet152 = (partial(resnet, depth) for depth in TABLE_1)
-preact_resnet18, preact_resnet34, preact_resnet50, preact_resnet101, preact_resnet152 = (
-    partial(resnet, depth, preactivated=True) for depth in TABLE_1
-)
+# As in torchvision, each depth has a function of its own.
+
+
+def resnet18(num_classes=1000, **options):
+    return resnet(18, num_classes, **options)
+
+
+def resnet34(num_classes=1000, **options):
+    return resnet(34, num_classes, **options)
+
+
+def resnet50(num_classes=1000, **options):
+    return resnet(50, num_classes, **options)
+
+
+def resnet101(num_classes=1000, **options):
+    return resnet(101, num_classes, **options)
+
+
+def resnet152(num_classes=1000, **options):
+    return resnet(152, num_classes, **options)
+
+
+def preact_resnet18(num_classes=1000, **options):
+    return resnet(18, num_classes, preactivated=True, **options)
+
+
+def preact_resnet34(num_classes=1000, **options):
+    return resnet(34, num_classes, preactivated=True, **options)
+
+
+def preact_resnet50(num_classes=1000, **options):
+    return resnet(50, num_classes, preactivated=True, **options)
+
+
+def preact_resnet101(num_classes=1000, **options):
+    return resnet(101, num_classes, preactivated=True, **options)
+
+
+def preact_resnet152(num_classes=1000, **options):
+    return resnet(152, num_classes, preactivated=True, **options)
 
 
 def resnext50(num_classes=1000, in_channels=3, stem="imagenet"):
@@ -132,8 +169,12 @@ def cifar_resnet(depth, kind="v1", num_classes=10, in_channels=3, bottleneck=Fal
         raise ValueError(f'kind must be "plain", "v1" or "v2", got {kind!r}')
     if kind == "plain" and bottleneck:
         raise ValueError("there are no plain networks of bottlenecks: use bottleneck=False")
-    block = {"plain": (PlainBlock,), "v1": (BasicBlock, Bottleneck), "v2": (PreActBlock, PreActBottleneck)}[kind][bottleneck]
-    options = {} if kind == "plain" else {"shortcut": "B" if bottleneck else "A"}
+    if kind == "plain":
+        block, options = PlainBlock, {}
+    elif bottleneck:
+        block, options = Bottleneck if kind == "v1" else PreActBottleneck, {"shortcut": "B"}
+    else:
+        block, options = BasicBlock if kind == "v1" else PreActBlock, {"shortcut": "A"}
     return he_normal_(ResNet(block, [blocks] * 3, in_channels, num_classes, "cifar", widths=(16, 32, 64), **options))
 
 
@@ -146,15 +187,8 @@ def he_normal_(model):
 
 
 def macs(model, shape):
-    """Multiply-accumulates of all convolutions and linear layers for one image of this shape (channels, height, width)."""
-    counts = []
-
-    def count(layer, inputs, output):
-        counts.append(layer.weight.numel() * output[0, 0].numel())  # each weight is used once at each position of the output
-
+    """Multiply-accumulates of all convolutions and matrix products for one image of this shape (channels, height, width)."""
     model = copy.deepcopy(model).to("meta").eval()  # a device that knows shapes and computes nothing
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(count)
-    model(torch.zeros(1, *shape, device="meta"))
-    return sum(counts)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2  # PyTorch counts the multiplication and the addition

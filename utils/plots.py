@@ -1,9 +1,11 @@
 """Plots in one style: training curves of several runs, grids of images. Nothing here knows where the numbers come from."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .files import whole
+from .files import atomic_write
 
 # Okabe and Ito's colours can be told apart by colour-blind people; line style and marker do the same in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -84,25 +86,25 @@ def image_grid(images, labels=None, columns=8, title=None, colours=None):
     return figure
 
 
-def over_depth(depths, panels, ylabel, title, xlabel="layers", scale="log"):
-    """Lines over the number of layers; one panel beside the other. panels: {title: {name: values}}.
+def line_panels(x, panels, ylabel, title, xlabel="layers", scale="log"):
+    """Lines over x (depths, blocks, steps); one panel beside the other. panels: {title: {name: values}}.
 
-    values: one for each depth, or a list of such lists, one for each seed: the line is their mean, the band reaches from the lowest to
+    values: one for each x, or a list of such lists, one for each seed: the line is their mean, the band reaches from the lowest to
     the highest.
     """
-    few = len(depths) < 10  # each has a marker and a tick, and the panels can be compared
+    few = len(x) < 10  # each x has a marker and a tick, and the panels can be compared
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=few, squeeze=False, layout="constrained")
     for axis, (panel, lines) in zip(axes[0], panels.items(), strict=True):
         for number, (name, values) in enumerate(lines.items()):
             seeds = np.atleast_2d(values)
             look = {"color": COLOURS[number], "linestyle": DASHES[number]}
-            marks = {"marker": MARKERS[number], "markevery": 1 if few else len(depths) // 9}
-            axis.plot(depths, seeds.mean(0), label=name, **marks, **look)
+            marks = {"marker": MARKERS[number], "markevery": 1 if few else len(x) // 9}
+            axis.plot(x, seeds.mean(0), label=name, **marks, **look)
             if len(seeds) > 1:
-                axis.fill_between(depths, seeds.min(0), seeds.max(0), color=look["color"], alpha=0.15, linewidth=0)
+                axis.fill_between(x, seeds.min(0), seeds.max(0), color=look["color"], alpha=0.15, linewidth=0)
         axis.set(title=panel, xlabel=xlabel, yscale=scale)
         if few:
-            axis.set_xticks(depths)
+            axis.set_xticks(x)
     axes[0, 0].set_ylabel(ylabel)
     axes[0, 0].legend(frameon=False, handlelength=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
@@ -142,9 +144,10 @@ def residual_blocks():
     return figure
 
 
-def save(figure, path, source=None):
-    """Write figure as path.png and path.pdf, each under its final name only once it is whole. source: noted in the .png."""
-    note = {"Source": source} if source else {}
-    for ending, metadata in ((".png", {"Software": None} | note), (".pdf", {"CreationDate": None, "Producer": None})):
-        with whole(f"{path}{ending}") as partial:
+def save(figure, path):
+    """Write a figure as path.png and path.pdf, each under its final name only once it is whole; returns the two paths."""
+    files = [Path(f"{path}.png"), Path(f"{path}.pdf")]
+    for file, metadata in zip(files, ({"Software": None}, {"CreationDate": None, "Producer": None}), strict=True):  # no dates in them
+        with atomic_write(file) as partial:
             figure.savefig(partial, metadata=metadata)
+    return files

@@ -4,18 +4,16 @@ history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.
 test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
 """
 
-import contextlib
-import sys
+import os
 import time
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from . import data
 from .checkpoint import Checkpoint
-
-BAR = "{desc} |{bar:20}| {remaining} left{postfix}"
+from .meter import Meter
 
 
 @dataclass
@@ -36,6 +34,9 @@ class History:
             series.append(value)
 
 
+# ---- the device -----------------------------------------------------------------------------------------------------
+
+
 def device(name="auto"):
     """torch.device from "auto" (CUDA where there is a GPU, else the CPU), "cpu", "cuda", "cuda:1" or "mps".
 
@@ -51,66 +52,70 @@ def device(name="auto"):
     return torch.device(name)
 
 
-def device_name(where):
+def device_name(device):
     """What a result says it was measured on: the GPU's name, or "cpu, 2 threads"."""
-    return torch.cuda.get_device_name(where) if where.type == "cuda" else f"{where.type}, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number format of a forward pass, and the order of its pixels in memory."""
+
+    dtype: torch.dtype = torch.float32
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def __str__(self):
+        order = "channels last" if self.memory_format == torch.channels_last else "channels first"
+        return f"{str(self.dtype).removeprefix('torch.')}, {order}"
+
+
+def precision(device):
+    """The Precision for a device: what makes it fast without changing what is learnt.
+
+    bfloat16 needs a GPU that has it in hardware (compute capability 8.0 on: a T4 only emulates it, and has no such convolutions).
+    channels_last is the faster order for convolutions on CUDA and on the CPU; on MPS it made batch norm wrong (pytorch#175189).
+    RESNET_PRECISION=float32 in the environment switches both off.
+    """
+    chosen = os.environ.get("RESNET_PRECISION", "auto")
+    if chosen not in ("auto", "float32"):
+        raise ValueError(f"RESNET_PRECISION must be auto or float32, got {chosen!r}")
+    if chosen == "float32" or device.type not in ("cpu", "cuda"):
+        return Precision()
+    has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return Precision(torch.bfloat16 if has_bfloat16 else torch.float32, torch.channels_last)
+
+
+# ---- the loop -------------------------------------------------------------------------------------------------------
 
 
 def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label=""):
     """One pass over `loader`: training with an optimizer, evaluation without. Returns (loss, accuracy) as floats.
 
-    loader: yields (images, labels) and has a len(). criterion: logits, labels -> mean loss of the batch.
-    scheduler: stepped once a batch. label: what stands in front of the progress bar.
+    loader: yields (images, labels). criterion: logits, labels -> mean loss of the batch. scheduler: stepped once a batch.
+    label: what stands before the progress bar.
     Both results are means over *images*; batches of different sizes therefore count by their size.
-    Raises FloatingPointError, with the batch and its learning rate, once the loss is NaN or infinite, and MemoryError, with a batch
-    size to try, where the device has not enough memory.
+    Raises what Meter raises: FloatingPointError for a loss of NaN, MemoryError, ValueError for no images.
     """
     training = optimizer is not None
     model.train(training)
-    where = next(model.parameters()).device
-    # The sums stay on the device. Reading one (.item()) makes the CPU wait for the GPU: the progress bar does it twice a
-    # second, the return statement once.
-    loss_sum = torch.zeros((), device=where)
-    correct = torch.zeros((), device=where, dtype=torch.int64)
-    finite = torch.zeros((), device=where, dtype=torch.int64)  # batches up to the first whose loss is not finite
-    samples, rates, start, shown = 0, [], time.monotonic(), 0.0
-
-    def check():
-        good = finite.item()
-        if good < len(rates):
-            who = f"{label.strip()}: " if label.strip() else ""
-            at = f", at learning rate {rates[good]:.2g}: lower it" if training else ""
-            raise FloatingPointError(f"{who}the loss is NaN or infinite from batch {good + 1} of {len(loader)} on{at}")
-
-    bar = tqdm(loader, f"{label}{'T' if training else 'V'}", file=sys.stdout, leave=False, mininterval=0.5, bar_format=BAR)
-    with torch.set_grad_enabled(training), bar:
-        for images, labels in bar:
-            images, labels = images.to(where), labels.to(where)
-            rates.append(optimizer.param_groups[0]["lr"] if training else None)
-            with _advice_on_memory(len(labels)):
-                with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-                    logits = model(images)
-                    loss = criterion(logits, labels)
-                if training:
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    if scheduler:
-                        scheduler.step()
-            loss_sum += loss.detach() * len(labels)
-            finite += torch.isfinite(loss_sum)
-            correct += (logits.argmax(1) == labels).sum()
-            samples += len(labels)
-            elapsed = time.monotonic() - start
-            if elapsed - shown > 0.5:
-                check()
-                loss_now, accuracy_now = loss_sum.item() / samples, correct.item() / samples
-                bar.set_postfix_str(f"loss {loss_now:.3f}, accuracy {accuracy_now:.1%}, {samples / elapsed:,.0f} images/s", refresh=False)
-                shown = elapsed
-    if not samples:
-        raise ValueError("the loader gave no images: nothing to train on or to evaluate")
-    check()
-    return loss_sum.item() / samples, correct.item() / samples
+    device = next(model.parameters()).device
+    dtype = precision(device).dtype
+    meter = Meter(loader, device, label, optimizer)
+    with torch.set_grad_enabled(training), meter:
+        for images, labels in meter:
+            images, labels = images.to(device), labels.to(device)
+            if training:
+                optimizer.zero_grad()
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = model(images)
+                loss = criterion(logits, labels)
+            if training:
+                loss.backward()
+                optimizer.step()
+                if scheduler:
+                    scheduler.step()
+            meter.add(loss, logits, labels)
+    return meter.means()
 
 
 def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, criterion=None, label="", tensorboard=None, checkpoint=None):
@@ -118,42 +123,46 @@ def fit(model, train_loader, val_loader, *, epochs, optimizer, scheduler=None, c
 
     criterion: cross-entropy unless given. scheduler: stepped once a batch. label: name of the run in the printed lines.
     tensorboard: folder to write scalars to, for `make tensorboard`; nothing is written without it.
-    checkpoint: file to save everything to after each epoch. If it is there, training goes on behind its last epoch, and ends on the
-    CPU with the very numbers of a run that was never stopped. Raises ValueError if it is of a run with other settings.
+    checkpoint: file to save everything to after each epoch. If it is there, training goes on after its last epoch, and ends on the
+    CPU with the very numbers of a run that was never stopped. Raises ValueError if it is of a run with other settings. Without a file,
+    a training that was interrupted goes on when the very same is started again in the same process.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     criterion = criterion or nn.CrossEntropyLoss()
-    model.to(memory_format=torch.channels_last)  # pixels instead of planes: the faster order for convolutions
+    model.to(memory_format=precision(next(model.parameters()).device).memory_format)
     history = History()
-    keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion) if checkpoint else None
-    if keeper and keeper.resume(history):
-        print(f"{label} goes on behind epoch {len(history)}, from its checkpoint".lstrip())
+    keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
+    if keeper.resume(history):
+        print(f"{label} goes on after epoch {len(history)}, from its checkpoint".lstrip())
     writer = summary_writer(tensorboard) if tensorboard else None
-    for number in range(len(history) + 1, epochs + 1):
-        start = time.perf_counter()
-        here = f"{label} {number}/{epochs} ".lstrip()
-        train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
-        val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
-        history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
-        print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
-        for name, series in vars(history).items() if writer else ():
-            writer.add_scalar(name, series[-1], number)
-        if keeper:
+    try:
+        for number in range(len(history) + 1, epochs + 1):
+            start = time.perf_counter()
+            here = f"{label} {number}/{epochs} ".lstrip()
+            train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
+            val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
+            history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
+            print(f"{here}| T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}")
+            if writer:
+                for name, series in vars(history).items():
+                    writer.add_scalar(name, series[-1], number)
             keeper.save(history)
+    except KeyboardInterrupt:
+        keeper.interrupt()
+        done = f"{len(history)} of {epochs} epochs are done and kept: run the same again, and it goes on from there"
+        raise in_one_line(KeyboardInterrupt(f"{label}: {done}".removeprefix(": "))) from None
+    except (FloatingPointError, MemoryError) as error:
+        raise in_one_line(error) from None
     if writer:
         writer.close()
     return history
 
 
-@contextlib.contextmanager
-def _advice_on_memory(images):
-    try:
-        yield
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        raise MemoryError(f"out of memory with a batch of {images} images: try a batch size of {max(1, images // 2)}") from None
+def in_one_line(error):
+    """The exception, which a notebook then shows as one line, without the traceback: its message says what to do."""
+    error._render_traceback_ = lambda: [f"{type(error).__name__}: {error}"]  # IPython asks for this
+    return error
 
 
 def summary_writer(folder):
@@ -164,3 +173,36 @@ def summary_writer(folder):
         print("NOTE: TensorBoard is not installed, so nothing is written for it; `pip install tensorboard` brings it.")
         return None
     return SummaryWriter(folder)
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------
+
+
+def sgd_one_cycle(model, lr, steps, weight_decay=5e-4):
+    """(optimizer, scheduler) of the curriculum's usual recipe, for a training of `steps` batches.
+
+    SGD with Nesterov momentum of 0.9 throughout. The learning rate goes from lr / 25 up to lr in the first 30 % of the steps, then
+    down to almost nothing along a cosine (one cycle: Smith and Topin 2018). PyTorch's scheduler would move the momentum between 0.95
+    and 0.85 as well, unless told not to.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps, cycle_momentum=False)
+
+
+def train_and_test(model, dataset, *, images, test_images, epochs, lr, batch_size, seed, device, label="", checkpoint=None):
+    """Train a model on some of a data set's training images; returns its History and its accuracy (0 to 1) on the test images.
+
+    images, test_images: how many; a tenth of `images` is held out for validation. seed: of the order and the augmentation (flip and
+    crop); which images are taken does not depend on it. The recipe is `sgd_one_cycle` with weight decay 1e-4, as in He et al. 2015.
+    """
+    sample = dataset.train.sample(images, seed=0)
+    train_set, val_set = sample.hold_out(len(sample) // 10, seed=0)
+    augment = data.Augment(rotate=0)
+    loader = data.BatchLoader(train_set, batch_size, augment, shuffle=True, seed=seed, device=device, drop_last=True)
+    val_loader = data.BatchLoader(val_set, 256, device=device)
+    test_loader = data.BatchLoader(dataset.test.sample(test_images, seed=0), 256, device=device)
+    optimizer, scheduler = sgd_one_cycle(model.to(device), lr, epochs * len(loader), weight_decay=1e-4)
+    history = fit(
+        model, loader, val_loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, label=label, checkpoint=checkpoint
+    )  # fmt: skip
+    return history, epoch(model, test_loader, nn.CrossEntropyLoss())[1]

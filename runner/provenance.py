@@ -1,0 +1,92 @@
+"""Which code a notebook's results come from. `python -m runner.provenance` lists those of older code; `make status` calls it."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def digest(content):
+    """Twelve characters that stand for some bytes."""
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def fingerprint(notebook, parameters):
+    """A short name for a run: equal only if code, parameters, versions and environment are. Its data are compared on their own."""
+    from utils.experiment import versions
+
+    return digest(repr([source(notebook), parameters, versions(), [os.environ.get(f"RESNET_{n}") for n in ("DATA", "PRECISION")]]).encode())
+
+
+def source(notebook, modules=ROOT / "utils"):
+    """A short name for the code that a notebook runs: its cells, and what of utils/ they use, directly or through other functions.
+
+    A definition counts as soon as its name appears in code that counts. Comments, docstrings, layout and the learner's checks don't count.
+    """
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    used = [_plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    waiting = []  # (names, code) of the definitions that nothing has named yet
+    for path in sorted(Path(modules).glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if names := _defined(node):
+                waiting.append((names, _plain(ast.unparse(node))))
+            elif not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call):  # all but docstrings
+                used.append(ast.unparse(node))
+    found = used
+    while found:
+        mentioned = {name for code in found for name in re.findall(r"[^\W\d]\w*", code)}
+        found = [code for names, code in waiting if names & mentioned]
+        waiting = [(names, code) for names, code in waiting if not names & mentioned]
+        used = used + found
+    return digest(repr(used).encode())
+
+
+def _plain(code):
+    """Code without comments, docstrings and layout; as it is, if it is not Python (a magic command, a mistake)."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return code
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _defined(node):
+    """The names that a statement of a module defines; none for what runs when the module is imported."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    return set()
+
+
+def changed(folder, record):
+    """The files of a run, as its record has them, that have changed since or are gone."""
+    there = {name: digest((folder / name).read_bytes()) for name in record["files"] if (folder / name).exists()}
+    return [name for name, content in record["files"].items() if there.get(name) != content]
+
+
+def status(figures=ROOT / "figures", notebooks=ROOT / "notebooks"):
+    """One line for each committed result and plot: (its path, "current", "stale: …" or "unknown: …")."""
+    rows = []
+    for notebook in sorted(Path(notebooks).glob("[0-9][0-9]_*.ipynb")):
+        folder, record = Path(figures) / notebook.stem, {"source": None, "files": {}}
+        if (folder / "run.json").exists():
+            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        state = "current" if record["source"] == source(notebook) else "stale: made by older code"
+        known = set(record["files"]) - set(changed(folder, record))
+        for file in sorted({*folder.glob("*.*")} - {folder / "run.json", *folder.glob("*.ipynb")}):
+            rows.append((file.relative_to(figures), state if file.name in known else "unknown: not as the last run-all wrote it"))
+    return rows
+
+
+if __name__ == "__main__":
+    rows = status()
+    print(*(f"{str(name):60} {state}" for name, state in rows), sep="\n")
+    print(f"{sum(state == 'current' for _, state in rows)} of {len(rows)} results and plots are from the present code")
