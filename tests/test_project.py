@@ -58,7 +58,7 @@ def test_the_lock_has_digests_and_names_no_registry():
 
 def test_what_is_imported_is_declared():
     """By the code that runs: the notebooks, utils and the runner. Tests and benchmarks may use what is for development as well."""
-    names = {"PIL": "pillow"}
+    names = {"PIL": "pillow", "IPython": "ipython"}
 
     def imported(*patterns):
         code = "\n".join(path.read_text(encoding="utf-8") for pattern in patterns for path in ROOT.glob(pattern))
