@@ -24,7 +24,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status test test-browser lab tensorboard bench refresh report format lint lock clean
+.PHONY: help setup run-all status progress test test-browser lab tensorboard bench refresh report format lint lock clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -35,6 +35,7 @@ help:
 	@echo '               FRESH=1                   run again what is unchanged, and from the first epoch'
 	@echo 'make status    which results come from older code'
 	@echo 'make lab       open your own copies of the notebooks, in my_notebooks/, in JupyterLab'
+	@echo 'make progress  which exercises you have solved'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
@@ -75,6 +76,9 @@ refresh: setup
 report: setup
 	@$(py) -m runner.report
 
+progress: setup
+	@$(py) -m utils.checks
+
 # The learner's own copies, which git ignores: answers never stand in the way of a new edition, and none is ever overwritten.
 lab: setup
 	@mkdir -p my_notebooks
@@ -87,7 +91,7 @@ tensorboard: setup
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each; the files in their
 # own order, since xdist would start those with few but long tests last.
 test: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup

@@ -27,7 +27,7 @@ def test_cnn_satisfies_its_exercises(check, options):
 
 def solutions(name, *cells):
     """Run these hidden solutions of a notebook; returns what they define."""
-    scope = {"nn": nn, "F": F, "torch": torch, "passed": False}
+    scope = {"nn": nn, "F": F, "torch": torch, "checks": checks, "passed": False}
     for cell in nbformat.read(NOTEBOOKS / name, as_version=4).cells:
         if cell.id in cells:
             exec(cell.source, scope)
@@ -36,9 +36,9 @@ def solutions(name, *cells):
 
 def test_notebook_01_builds_the_same_networks():
     scope = solutions("01_cnn_cifar100.ipynb", "network-solution", "norm-solution", "drop-solution")
-    for name, options in (("CNN", {}), ("CNNWithBatchNorm", {"batch_norm": "after"}), ("CNNWithDropout", {"dropout": 0.5})):
+    for name, options in (("CNN", {}), ("BatchNorm", {"batch_norm": "after"}), ("Dropout", {"dropout": 0.5})):
         torch.manual_seed(0)
-        theirs = scope[name](num_classes=7)
+        theirs = scope[f"{name}Solution"](num_classes=7)
         torch.manual_seed(0)
         ours = models.CNN(num_classes=7, **options)  # draws the same initial weights
         assert [p.shape for p in theirs.parameters()] == [p.shape for p in ours.parameters()]
@@ -69,7 +69,7 @@ def same_network(theirs, ours, x):
 
 @pytest.mark.parametrize("arguments", [(32, 32), (32, 64, 2), (3, 32, 2), (16, 32), (16, 16, 2)])
 def test_notebook_02_builds_the_same_block(arguments):
-    block = solutions("02_residual_block.ipynb", "block-solution")["ResidualBlock"]
+    block = solutions("02_residual_block.ipynb", "block-solution")["ResidualBlockSolution"]
     same_network(block(*arguments), models.ResidualBlock(*arguments), torch.randn(4, arguments[0], 9, 9))
 
 
@@ -88,7 +88,7 @@ def test_residual_block_has_the_parameters_of_the_paper():
 
 
 def test_zero_padding_is_that_of_notebook_02():
-    function = solutions("02_residual_block.ipynb", "shortcuts-solution", "imports")["zero_padding"]
+    function = solutions("02_residual_block.ipynb", "shortcuts-solution", "imports")["zero_padding_solution"]
     x = torch.randn(2, 8, 7, 7)
     assert torch.equal(function(x, 12, 2), models.ZeroPadding(4, 2)(x))
 

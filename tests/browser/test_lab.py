@@ -35,7 +35,8 @@ def server(tmp_path_factory):
     line = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
     options = [word for word in line.split()[3:] if word.startswith("--") and not word.startswith("--notebook-dir")]
     runtime = folder / "runtime"
-    environment = os.environ | {"RESNET_BUDGET": "smoke", "RESNET_DATA": "synthetic", "JUPYTER_RUNTIME_DIR": str(runtime)}
+    environment = os.environ | {"RESNET_BUDGET": "smoke", "RESNET_DATA": "synthetic", "RESNET_PROGRESS": str(folder / "progress.json")}
+    environment["JUPYTER_RUNTIME_DIR"] = str(runtime)
     command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={folder}", "--no-browser", "--allow-root"]
     log = open(folder / "log", "w")
     process = subprocess.Popen([*command, "--expose-app-in-browser", "--port=0"], env=environment, stdout=log, stderr=log)
@@ -152,31 +153,81 @@ ANSWER = """class ResidualBlock(nn.Module):
         return RETURN"""
 
 
-def test_a_wrong_block_gets_its_hint_and_a_right_one_is_used(opened):
+SOLVED = "residual_block: all right"
+
+
+@pytest.fixture
+def exercise(opened):
+    """(the page of notebook 02, run(cell, source=None): run a cell, with another text if there is one; returns what the cell shows)."""
     page = opened("02_residual_block.ipynb")
 
-    def answer(end, *cells):
-        for cell in cells:
-            page.evaluate(
-                f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
-                if (source) cell.model.sharedModel.setSource(source);
-                book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
-                [cell, ANSWER.replace("RETURN", end) if cell == "block-exercise" else None],
-            )
+    def run(cell, source=None):
+        page.evaluate(
+            f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
+            if (source) cell.model.sharedModel.setSource(source);
+            book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
+            [cell, source],
+        )
+        return text_of(page, cell)
 
-    answer("", "parameters", "imports")
-    hint = "can then never be negative"
-    answer("F.relu(r) + self.s(x)", "block-exercise", "block-check")
-    assert "✗" in text_of(page, "block-check") and hint not in text_of(page, "block-check")
-    answer("", "block-check")
-    assert "✗" in text_of(page, "block-check") and hint in text_of(page, "block-check")
-    answer("F.relu(r + self.s(x))", "block-exercise", "block-check")
-    assert "✗" not in text_of(page, "block-check") and "goes on with your answer" in text_of(page, "block-check")
+    run("parameters"), run("imports")
+    return page, run
+
+
+def value(page, expression):
+    """What an expression is in the kernel."""
+    return page.evaluate(
+        f"""async code => {{ {NOTEBOOK} const future = panel.sessionContext.session.kernel.requestExecute({{code}}); let text = '';
+            future.onIOPub = message => {{ text += message.content.text ?? ''; }}; await future.done; return text; }}""",
+        f"print({expression})",
+    ).strip()
+
+
+def test_a_wrong_block_gets_its_hint_and_a_right_one_is_used(exercise):
+    page, run = exercise
+    run("block-exercise", ANSWER.replace("RETURN", "F.relu(r) + self.s(x)"))
+    shown = run("block-check")
+    assert "✗" in shown and "can then never be negative" in " ".join(shown.split()) and "not yet: 5 of 8 hold" in shown
+    red = page.locator(".jp-OutputArea-output [style*='215']", has_text="✗")
+    assert red.count() == 1 and "ReLU(BN(conv" in red.inner_text()
+    assert "the project's solution" in run("block-shapes")
+    run("block-exercise", ANSWER.replace("RETURN", "F.relu(r + self.s(x))"))
+    shown = run("block-check")
+    assert "✗" not in shown and SOLVED in shown
     run_all(page)
-    assert "goes on with your answer" in text_of(page, "block-check")
-    kept = page.evaluate(
-        f"""async () => {{ {NOTEBOOK} const future = panel.sessionContext.session.kernel.requestExecute(
-            {{code: 'print(ResidualBlock.mine)'}}); let text = ''; future.onIOPub = message => {{ text += message.content.text ?? ''; }};
-            await future.done; return text; }}"""
-    )
-    assert kept.strip() == "True"
+    assert SOLVED in text_of(page, "block-check") and "your own answer" in text_of(page, "block-shapes")
+    assert value(page, "ResidualBlock.mine") == "True"
+    assert "✓ 2.1 residual_block" in text_of(page, "progress")
+
+
+def test_the_solution_is_never_taken_for_an_answer(exercise):
+    page, run = exercise
+    run_all(page)
+    assert "not attempted yet" in text_of(page, "block-check") and "the project's solution" in text_of(page, "block-shapes")
+    assert "this is the solution" in run("block-check")
+    run("block-exercise", "class ResidualBlock(nn.Module):\n    def __init__(self:")
+    assert "this is the solution" in run("block-check")
+    run("block-exercise", ANSWER.replace("        return RETURN", "        raise NotImplementedError"))
+    assert "NotImplementedError` is still there" in " ".join(run("block-check").split())
+
+
+def test_an_error_in_the_cell_does_not_pass_and_a_change_is_said(exercise):
+    page, run = exercise
+    right = ANSWER.replace("RETURN", "F.relu(r + self.s(x))")
+    run("block-exercise", right)
+    assert SOLVED in run("block-check")
+    run("block-exercise", right + ")")
+    assert "still your earlier answer" in " ".join(run("block-check").split())
+    run("block-exercise", right.replace("mine = True", "mine = False"))
+    assert "It has changed since" in run("block-shapes") and value(page, "ResidualBlock.mine") == "True"
+
+
+def test_out_of_order_and_after_a_restart(exercise):
+    page, run = exercise
+    assert "the project's solution" in run("block-shapes")  # neither the exercise nor its solution has run
+    run("block-exercise", ANSWER.replace("RETURN", "F.relu(r + self.s(x))"))
+    assert SOLVED in run("block-check")
+    page.evaluate(f"async () => {{ {NOTEBOOK} await panel.sessionContext.session.kernel.restart(); }}")
+    run("parameters"), run("imports")
+    assert "the project's solution" in run("block-shapes")
+    assert "✓ 2.1 residual_block" in run("progress")  # that lasts

@@ -1,11 +1,15 @@
 """What the answer to each exercise must satisfy: one function for each exercise.
 
-Every function takes an answer, prints a list of ✓ and ✗ with what was found and, asked again, a hint at each likely mistake, never
-raises, and returns whether all is well; `progress()` lists what is solved. The project's own networks are tested with the same functions.
+Every function takes an answer, prints what holds (✓) and what doesn't (✗, with a hint), never raises, and returns whether all is well;
+hint(name) gives the next hint, progress() lists what is solved, reset(name) forgets one. In notebooks, solution(name) marks the project's
+solution, and use(name) gives what the notebook goes on with. The project's own networks are tested with the same functions. How a check
+is written: framework.py.
 """
 
-from .framework import progress  # noqa: F401 – not an exercise
-from .notebook01 import batch_norm, cnn, dropout, epoch, train_transform
+from .framework import hint, progress, reset, solution, use  # noqa: F401 – no exercises
+from .notebook01 import batch_norm, cnn, dropout
+from .notebook01_epoch import epoch
+from .notebook01_transform import train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
 from .notebook04 import basic_block, bottleneck, make_stage, resnet

@@ -6,7 +6,12 @@ from torch import nn
 from .framework import are_probabilities, count_parameters, exercise, inputs
 
 
-@exercise("Only the first block goes from in_channels to out_channels: all others go from out_channels to out_channels.")
+@exercise(
+    "3.1",
+    "make_layer",
+    raw=True,
+    causes=[("", "Only the first block goes from in_channels to out_channels: all others go from out_channels to out_channels.")],
+)
 def make_layer(function):
     """function(in_channels, out_channels, blocks, stride) -> module of that many residual blocks; the first changes the shape."""
     layer = function(16, 32, 3, 2)
@@ -46,7 +51,12 @@ def make_layer(function):
     yield "5 blocks are 5 blocks", blocks == 5, f"Found {blocks:g}.\nUse the argument."
 
 
-@exercise("Follow the shape: 3×32×32 → 32×16×16 (stem) → 32×16×16 → 64×8×8 → 128×4×4 → 128 → num_classes.")
+@exercise(
+    "3.2",
+    "ResNet25",
+    raw=True,
+    causes=[("", "Follow the shape: 3×32×32 → 32×16×16 (stem) → 32×16×16 → 64×8×8 → 128×4×4 → 128 → num_classes.")],
+)
 def resnet25(cls):
     """cls(num_classes=10): stem 7×7 with stride 2, stages of 6, 6 and 12 blocks with 32, 64 and 128 channels, pooling, linear layer."""
     model, x = cls().eval(), torch.randn(2, 3, 32, 32)

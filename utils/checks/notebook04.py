@@ -13,14 +13,14 @@ def _expansion(cls, right):
     return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
 
 
-@exercise(blocks.BOTH_PATHS)
+@exercise("4.1", "BasicBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
 def basic_block(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, BN behind the projection."""
     yield _expansion(cls, 1)
     yield from blocks.in_short("BasicBlock", cls, [(64, 64, 1, [73_984]), (64, 128, 2, [230_144]), (16, 32, 1, [14_528])], norm=True)
 
 
-@exercise(blocks.BOTH_PATHS)
+@exercise("4.2", "Bottleneck", raw=True, causes=[("", blocks.BOTH_PATHS)])
 def bottleneck(cls):
     """cls(in_channels, channels, stride=1) with cls.expansion = 4: 1×1, 3×3 with the stride, 1×1 to four times the channels."""
     yield _expansion(cls, 4)
@@ -28,7 +28,12 @@ def bottleneck(cls):
     yield from blocks.in_short("Bottleneck", cls, cases, kernels=(1, 3, 1), expansion=4, norm=True)
 
 
-@exercise("The first block goes from in_channels to channels, and gives channels * block.expansion: that is what all others read.")
+@exercise(
+    "4.3",
+    "make_stage",
+    raw=True,
+    causes=[("", "The first block goes from in_channels to channels, and gives channels * block.expansion: that is what all others read.")],
+)
 def make_stage(function):
     """function(block, in_channels, channels, blocks, stride) -> module of that many blocks, of which the first has the stride."""
     for block, convs, parameters in ((models.BasicBlock, 7, 51_648), (models.Bottleneck, 10, 52_096)):
@@ -68,8 +73,16 @@ def make_stage(function):
 
 
 @exercise(
-    "Follow the shape at 224×224: 64×112×112, 64×56×56 behind the max-pooling, then stages at 56, 28, 14 and 7."
-    " Pool with nn.AdaptiveAvgPool2d(1). The linear layer reads 512 * block.expansion."
+    "4.4",
+    "ResNet",
+    raw=True,
+    causes=[
+        (
+            "",
+            "Follow the shape at 224×224: 64×112×112, 64×56×56 behind the max-pooling, then stages at 56, 28, 14 and 7."
+            " Pool with nn.AdaptiveAvgPool2d(1). The linear layer reads 512 * block.expansion.",
+        )
+    ],
 )
 def resnet(cls):
     """cls(block, layers, in_channels=3, num_classes=1000, stem="imagenet"): the network of Table 1, for any image size."""

@@ -8,7 +8,7 @@ from .blocks import along, disturb, same
 from .framework import count_parameters, exercise, inputs
 
 
-@exercise("The stride belongs to the first convolution alone, and both have padding=1.")
+@exercise("6.1", "PlainBlock", raw=True, causes=[("", "The stride belongs to the first convolution alone, and both have padding=1.")])
 def plain_block(cls):
     """cls(in_channels, channels, stride=1): conv 3×3, BN, ReLU, conv 3×3, BN, ReLU, and no shortcut."""
     for in_channels, channels, stride, parameters in ((16, 16, 1, 4_672), (16, 32, 2, 13_952)):
@@ -37,7 +37,7 @@ def plain_block(cls):
         yield f"{name}: {parameters:,} parameters", count == parameters, f"Found {count:,}.\nThe convolutions have no bias: bias=False."
 
 
-@exercise("It is called with a network, and looks at network.named_modules().")
+@exercise("6.2", "paper_depth", raw=True, causes=[("", "It is called with a network, and looks at network.named_modules().")])
 def paper_depth(function):
     """function(network): convolutions on the main path plus linear layers; no shortcuts (He et al. 2015, Table 1)."""
     with torch.device("meta"):

@@ -13,7 +13,7 @@ from .framework import count_parameters, exercise, inputs
 PATHS = "All four paths keep height and width: padding=1 for a 3×3 kernel (and for the pooling, with stride=1), padding=2 for a 5×5."
 
 
-@exercise(PATHS + " They are joined by torch.cat(…, dim=1).")
+@exercise("8.1", "InceptionBlock", raw=True, causes=[("", PATHS + " They are joined by torch.cat(…, dim=1).")])
 def inception_block(cls):
     """cls(in_channels, one, three, five, pool): four paths, each convolution with BN and ReLU, joined along the channels."""
     one, three, five, pool = 8, (6, 12), (2, 4), 3
@@ -77,7 +77,7 @@ def inception_block(cls):
     yield "the first block of GoogLeNet, (192, 64, (96, 128), (16, 32), 32): 164,064 parameters", number == 164_064, f"Found {number:,}."
 
 
-@exercise(blocks.BOTH_PATHS)
+@exercise("8.2", "ResNeXtBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
 def resnext_block(cls):
     """cls(in_channels, inside, out_channels, groups, stride=1): a bottleneck whose 3×3 convolution works on groups of channels."""
     groups = 4
@@ -100,7 +100,9 @@ def resnext_block(cls):
     yield "the block of ResNeXt-50, (256, 128, 256, 32): 71,168 parameters", number == 71_168, f"Found {number:,}."
 
 
-@exercise("It is called with a block, and changes the numbers in its layers; it returns nothing.")
+@exercise(
+    "8.3", "make_identity", raw=True, causes=[("", "It is called with a block, and changes the numbers in its layers; it returns nothing.")]
+)
 def make_identity(function):
     """function(block): set the weights of a residual block so that it hands on what is not negative."""
     block = blocks.disturb(models.ResidualBlock(16, 16))
