@@ -124,8 +124,7 @@ def run(path, parameters, fingerprint, fresh):
         if fresh:
             shutil.rmtree(work)
             work.mkdir()
-        os.environ["RESNET_CHECKPOINTS"] = str(work)
-        os.environ["RESNET_PROGRESS"] = "off"  # a run is no attempt at an exercise
+        os.environ |= {"RESNET_CHECKPOINTS": str(work), "RESNET_PROGRESS": "off"}  # a run is no attempt at an exercise
         try:
             notebook, problem = execute(path, parameters, partial)
         except BaseException:  # Ctrl-C
