@@ -1,0 +1,69 @@
+"""Sealed cases for notebook 07: programs with hidden faults, to be diagnosed by instruments and mended.
+
+lab.prepare(dataset, seed=0)      # which images; without it, CIFAR-10
+case = lab.case(3)
+case.curve()                      # free of charge
+case.first_loss()                 # an instrument: it costs, see lab.instruments()
+case.diagnose("healthy", evidence=["first_loss", "look_at_images", "look_at_labels"])
+case.open()                       # the code, once the diagnosis is right
+case.mend(epoch)                  # the mended function or class
+lab.score()
+
+The sealed programs are in cases/, and the answers in answers.py: leave them closed for as long as you like.
+"""
+
+from .. import data
+from ..checks import progress
+from . import bench, measure
+from .answers import ANSWERS, SUSPECTS
+from .case import NEW, Case, cost
+
+_setting = {"dataset": None, "seed": 0}
+
+
+def prepare(dataset, seed=0):
+    """Use this data.Dataset for all cases; another seed draws other images and other weights."""
+    _setting.update(dataset=dataset, seed=seed)
+
+
+def case(number):
+    """Open a case by its number; 0 is the demonstration, which is not graded."""
+    if number not in ANSWERS:
+        raise ValueError(f"no case {number!r}: there are 0 to {max(ANSWERS)}")
+    if _setting["dataset"] is None:
+        prepare(data.load("cifar10"))
+    return Case(number, bench.Images.of(_setting["dataset"], seed=100 * _setting["seed"] + number), _setting["seed"])
+
+
+def suspects():
+    """Print what may be wrong, and under which name."""
+    _table([(repr(name), text) for name, text in SUSPECTS.items()])
+
+
+def instruments():
+    """Print the instruments of a case, with their cost in minutes."""
+    _table([(name, f"{minutes} min", measure.doc(name)) for name, minutes in measure.COST.items()])
+
+
+def score():
+    """Print all cases: the diagnosis and at which try it was right, the mend, the minutes spent beside the least possible."""
+    kept, rows, solved = progress.read().get("cases", {}), [], 0
+    for number in sorted(set(ANSWERS) - {0}):
+        entry = NEW | kept.get(str(number), {})
+        diagnosis = f"right at try {entry['tries']}" if entry["diagnosed"] else f"{entry['tries']} wrong" if entry["tries"] else "·"
+        best = ANSWERS[number].best if entry["diagnosed"] else "·"
+        solved += entry["mended"]
+        rows.append((f"case {number}", diagnosis, "mended" if entry["mended"] else "·", str(cost(entry)), str(best)))
+    print(f"{solved} of {len(rows)} cases solved")
+    _table([("", "diagnosis", "mend", "minutes", "least possible"), *rows])
+
+
+def reset(number):
+    """Forget what was done on a case, for a new start."""
+    progress.update("cases", str(number), NEW)
+
+
+def _table(rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
