@@ -147,7 +147,7 @@ def look_at_labels(loader, classes, draw=True):
         plots.image_grid(shown, [classes[label] for label in labels[:16]], columns=8)
         plt.show()
     different = [len(part.unique()) for _, part in batches[:4]]
-    return Reading(("",), {
+    return Reading(("value",), {
         "different labels in each of the first batches": ", ".join(map(str, different)),
         "share of the most frequent label": labels.bincount().max().item() / len(labels),
         "nearest class mean, share right": (nearest == labels[test]).float().mean().item(),

@@ -13,26 +13,32 @@ The sealed programs are in cases/, and the answers in answers.py: leave them clo
 """
 
 from .. import data
-from ..checks import progress
+from ..checks.progress import read, update
 from . import bench, measure
 from .answers import ANSWERS, SUSPECTS
 from .case import NEW, Case, cost
 
-_setting = {"dataset": None, "seed": 0}
+_setting = {"dataset": None, "seed": 0, "count": bench.TRAIN}
 
 
-def prepare(dataset, seed=0):
-    """Use this data.Dataset for all cases; another seed draws other images and other weights."""
-    _setting.update(dataset=dataset, seed=seed)
+def prepare(dataset, seed=0, count=bench.TRAIN):
+    """Use `count` images of this data.Dataset for all cases; another seed draws other images and other weights."""
+    _setting.update(dataset=dataset, seed=seed, count=count)
+
+
+def images(number=0):
+    """The small images of a case, bench.Images."""
+    if _setting["dataset"] is None:
+        prepare(data.load("cifar10"))
+    count, seed = _setting["count"], 100 * _setting["seed"] + number
+    return bench.Images.of(_setting["dataset"], count, count * bench.HELD_OUT // bench.TRAIN, seed)
 
 
 def case(number):
     """Open a case by its number; 0 is the demonstration, which is not graded."""
     if number not in ANSWERS:
         raise ValueError(f"no case {number!r}: there are 0 to {max(ANSWERS)}")
-    if _setting["dataset"] is None:
-        prepare(data.load("cifar10"))
-    return Case(number, bench.Images.of(_setting["dataset"], seed=100 * _setting["seed"] + number), _setting["seed"])
+    return Case(number, images(number), _setting["seed"])
 
 
 def suspects():
@@ -47,7 +53,7 @@ def instruments():
 
 def score():
     """Print all cases: the diagnosis and at which try it was right, the mend, the minutes spent beside the least possible."""
-    kept, rows, solved = progress.read().get("cases", {}), [], 0
+    kept, rows, solved = read().get("cases", {}), [], 0
     for number in sorted(set(ANSWERS) - {0}):
         entry = NEW | kept.get(str(number), {})
         diagnosis = f"right at try {entry['tries']}" if entry["diagnosed"] else f"{entry['tries']} wrong" if entry["tries"] else "·"
@@ -60,7 +66,7 @@ def score():
 
 def reset(number):
     """Forget what was done on a case, for a new start."""
-    progress.update("cases", str(number), NEW)
+    update("cases", str(number), NEW)
 
 
 def _table(rows):

@@ -1,15 +1,17 @@
 """A sealed case: what one sees at work, the instruments, the diagnosis, the mend."""
 
+import copy
 import difflib
 import inspect
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
 
 from .. import plots
-from ..checks import progress
+from ..checks.progress import read, update
 from . import bench, measure
-from .answers import ANSWERS, SUSPECTS, judge
+from .answers import ANSWERS, HEALTHY, SUSPECTS, judge
 from .grading import contract
 
 WRONG = 10  # minutes that a wrong diagnosis costs
@@ -45,13 +47,13 @@ class Case:
             _demonstration.clear()  # it is not graded, and starts anew each time
 
     def __repr__(self):
-        return f"Case {self.number}: {self._state()}, {self.spent} minutes spent"
+        return f"Case {self.number}: {self._state()}, {_minutes(self.spent)} spent"
 
     # ---- what is kept ----
 
     @property
     def _entry(self):
-        kept = _demonstration if self.number == 0 else progress.read().get("cases", {}).get(str(self.number), {})
+        kept = _demonstration if self.number == 0 else read().get("cases", {}).get(str(self.number), {})
         return NEW | kept
 
     def _keep(self, **changes):
@@ -59,7 +61,7 @@ class Case:
         if self.number == 0:
             _demonstration.update(entry)
         else:
-            progress.update("cases", str(self.number), entry)
+            update("cases", str(self.number), entry)
 
     def _state(self):
         entry = self._entry
@@ -99,6 +101,7 @@ class Case:
         """Run the program, print its log, and plot its learning curve. Free of charge."""
         rows, reported, _ = self._trained()
         print(f"{self._program.design}, {len(self._program.images.train[1]):,} images")
+        print(self.model)
         for number, (train_loss, train_accuracy, val_loss, val_accuracy) in enumerate(rows, start=1):
             training = f"training loss {train_loss:.3f} accuracy {train_accuracy:.3f}"
             print(f"epoch {number} | {training} | validation loss {val_loss:.3f} accuracy {val_accuracy:.3f}")
@@ -117,10 +120,10 @@ class Case:
             reading = f"the program stopped: {type(error).__name__}"
         print(reading)
         if name in self._entry["used"]:
-            self._say(f"{name} has been paid for; {self.spent} minutes spent")
+            self._say(f"{name} has been paid for; {_minutes(self.spent)} spent")
         else:
             self._keep(used=[*self._entry["used"], name])
-            self._say(f"{name} cost {measure.COST[name]} minutes; {self.spent} minutes spent")
+            self._say(f"{name} cost {_minutes(measure.COST[name])}; {_minutes(self.spent)} spent")
 
     # ---- diagnosis and mend ----
 
@@ -135,18 +138,20 @@ class Case:
             problem = f"you have not used {', '.join(unused)} on this case yet"
         if not problem and not (named and shown):
             problem = "name the instrument that convinced you: evidence=…"
+        if not problem and "healthy" in named and len(shown) < HEALTHY:
+            problem = f'no single instrument shows that nothing is wrong: "healthy" takes {HEALTHY} as evidence'
         if problem:
             return self._say(problem)
         verdict, entry = judge(self.number, named, shown), self._entry
         if verdict == "right":
             tries = entry["tries"] if entry["diagnosed"] else entry["tries"] + 1
             self._keep(tries=tries, diagnosed=True, mended=entry["mended"] or "healthy" in named)
-            return self._say(f"right, at try {tries}; {self.spent} minutes spent, {ANSWERS[self.number].best} are the least possible")
+            return self._say(f"right, at try {tries}; {_minutes(self.spent)} spent, the least possible is {ANSWERS[self.number].best}")
         attempt = [sorted(named), sorted(shown)]
         if not entry["diagnosed"] and attempt not in entry["wrong"]:
             self._keep(tries=entry["tries"] + 1, wrong=[*entry["wrong"], attempt])
         what = "explains a part of what this case does, not all of it" if verdict == "part" else "does not explain what this case does"
-        self._say(f"this diagnosis, with this evidence, {what}. A try costs {WRONG} minutes; {self.spent} minutes spent")
+        self._say(f"this diagnosis, with this evidence, {what}. A try costs {WRONG} minutes; {_minutes(self.spent)} spent")
 
     def open(self):
         """Print the code in question, ready to be pasted into a cell and mended; once the diagnosis is right."""
@@ -159,7 +164,7 @@ class Case:
 
     def mend(self, *parts):
         """Grade the mended functions or classes, under the names that they have in the opened code. Prints what does not hold yet."""
-        parts = [part for part in parts if part is not None]
+        parts = [part for group in parts for part in (group if isinstance(group, (list, tuple)) else [group]) if part is not None]
         if not parts:
             return self._say("not attempted yet")
         if not self._entry["diagnosed"]:
@@ -184,25 +189,29 @@ class Case:
             return self._say("not attempted yet")
         except Exception as error:  # a learner's code may raise anything
             wrong.append(" ".join(f"runs without an error; it raised {type(error).__name__}: {error}".split()))
-        for claim in wrong:
+        for claim in dict.fromkeys(wrong):
             print(f"  ✗ {claim}")
         if wrong:
             return self._say("not mended yet")
         self._keep(mended=True)
         self._say(f"mended: all {held} checks hold")
 
-    def mended(self, *parts):
-        """The history of the program with these parts in place of its own, and the accuracy that it reports; nothing is graded or kept."""
-        own = bench.parts_of(self.number)
-        given = {part.__name__: part for part in parts}
-        program = bench.Program(self._program.design, self._program.images, self._seed, own | given)
-        again = Case.__new__(Case)
-        again.number, again._seed, again._program, again._run = self.number, self._seed, program, None
+    def history_with(self, *parts):
+        """The history of the program with these parts in place of its own; nothing is graded or kept."""
+        again = copy.copy(self)
+        again._run, again._program = (
+            None,
+            replace(self._program, parts=bench.parts_of(self.number) | {part.__name__: part for part in parts}),
+        )
         return again.history
 
 
 def cost(entry):
     return sum(measure.COST[name] for name in entry["used"]) + WRONG * len(entry["wrong"])
+
+
+def _minutes(count):
+    return f"{count} minute" + "s" * (count != 1)
 
 
 def _names(given):

@@ -112,8 +112,9 @@ def _network(mended, right):
 
 
 def _blocks(mended):
-    out = mended.parts["Block"](4, 8, 2).eval()(torch.randn(6, 4, 16, 16))
-    yield "a block with stride 2 halves height and width", out.shape == (6, 8, 8, 8)
+    for channels, stride, side in ((8, 2, 8), (8, 1, 16), (4, 2, 8), (4, 1, 16)):
+        out = mended.parts["Block"](4, channels, stride).eval()(torch.randn(6, 4, 16, 16))
+        yield f"a block from 4 to {channels} channels with stride {stride} has the right shape", out.shape == (6, channels, side, side)
 
 
 # ---- training and evaluation ----------------------------------------------------------------------------------------

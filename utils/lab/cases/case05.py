@@ -7,7 +7,7 @@ from .. import program
 
 class Loader:
     def __init__(self, images, labels, batch_size, training=False):
-        self.images = images.permute(0, 3, 1, 2).float() / 255
+        self.images = images.permute(0, 3, 1, 2).contiguous().float() / 255
         self.labels, self.batch_size, self.training = labels, batch_size, training
 
     def __len__(self):
