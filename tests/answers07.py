@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Mends of the cases of notebook 07: right ones in other styles than the program's own, and wrong ones that look well."""
 
 import inspect
@@ -135,16 +136,26 @@ RIGHT = {
     3: [ANOTHER_NETWORK, changed(3, ("self.stages = []", "self.stages = nn.ModuleList()"))],
     5: [ANOTHER_LOADER, TORCH_LOADER, changed(5, ("images.sub_(0.5).div_(0.5)", "images = images.sub(0.5).div(0.5)"))],
     6: [ANOTHER_EPOCH, changed(6, ("model.train()", "model.train(training)"), ("loss.item()", "loss.item() * labels.numel()"))],
-    7: [ANOTHER_BLOCK, changed(7, ("self.relu2(self.bn2(self.conv2(residual)))", "self.bn2(self.conv2(residual))"),
-                               ("return residual + self.shortcut(x)", "return self.relu2(self.shortcut(x) + residual)"))],
-    8: [changed(8, ("rate = 1.0", "rate = 0.01")), """
+    7: [
+        ANOTHER_BLOCK,
+        changed(
+            7,
+            ("self.relu2(self.bn2(self.conv2(residual)))", "self.bn2(self.conv2(residual))"),
+            ("return residual + self.shortcut(x)", "return self.relu2(self.shortcut(x) + residual)"),
+        ),
+    ],
+    8: [
+        changed(8, ("rate = 1.0", "rate = 0.01")),
+        """
 def make_optimizer(model, steps):
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD([{"params": weights, "weight_decay": 1e-4}, {"params": others}], lr=0.02, momentum=0.9)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1) / 5, max(0, 1 - k / (steps - 1))))
-"""],
-    9: ["""
+""",
+    ],
+    9: [
+        """
 def fit(model, train_loader, val_loader, test_loader, optimizer, scheduler, epochs, epoch=program.epoch):
     history, best, kept = [], -1, None
     for _ in range(epochs):
@@ -156,16 +167,31 @@ def fit(model, train_loader, val_loader, test_loader, optimizer, scheduler, epoc
     model.load_state_dict(kept)
     loss, accuracy = epoch(model, test_loader)
     return history, accuracy
-""", changed(9, ("        best = max(best, epoch(model, test_loader)[1])\n", ""), ("rows, best\n", "rows, epoch(model, test_loader)[1]\n"))],
+""",
+        changed(
+            9, ("        best = max(best, epoch(model, test_loader)[1])\n", ""), ("rows, best\n", "rows, epoch(model, test_loader)[1]\n")
+        ),
+    ],
     10: [ANOTHER_LOADER, TORCH_LOADER],
     11: [ANOTHER_LOADER + ANOTHER_EPOCH, TORCH_LOADER + ANOTHER_EPOCH, changed(11, NORMAL, ONCE, LATE)],
     12: [ANOTHER_STAGE, changed(12, ("range(1, blocks - 1)", "range(1, blocks)"))],
     13: [ANOTHER_LOADER, TORCH_LOADER],
-    14: [ANOTHER_EPOCH, changed(14, ("                optimizer.step()\n", "                optimizer.step()\n                scheduler and scheduler.step()\n"),
-                                ("    if training and scheduler:\n        scheduler.step()\n", ""))],
-    15: [ANOTHER_BLOCK, changed(15, ("nn.Conv2d(in_channels, channels, 1, bias=False)", "nn.Conv2d(in_channels, channels, 1, (stride, stride), bias=False)"))],
+    14: [
+        ANOTHER_EPOCH,
+        changed(
+            14,
+            ("                optimizer.step()\n", "                optimizer.step()\n                scheduler and scheduler.step()\n"),
+            ("    if training and scheduler:\n        scheduler.step()\n", ""),
+        ),
+    ],
+    15: [
+        ANOTHER_BLOCK,
+        changed(
+            15, ("nn.Conv2d(in_channels, channels, 1, bias=False)", "nn.Conv2d(in_channels, channels, 1, (stride, stride), bias=False)")
+        ),
+    ],
     16: [ANOTHER_NETWORK, changed(16, ("widths[0], 3, padding=1,", "widths[0], stem[0], stride=stem[1], padding=stem[0] // 2,"))],
-}  # fmt: skip
+}
 
 WRONG = {
     0: [
@@ -175,10 +201,19 @@ WRONG = {
     ],
     1: [
         changed(1, ("range(0, len(self.labels), self.batch_size)", "torch.randperm(len(self.labels)).tolist()[:: self.batch_size]")),
-        changed(1, ("yield images, self.labels[rows]", "mix = torch.randperm(len(images))\n            yield images[mix], self.labels[rows][mix]")),
+        changed(
+            1,
+            ("yield images, self.labels[rows]", "mix = torch.randperm(len(images))\n            yield images[mix], self.labels[rows][mix]"),
+        ),
         changed(1, ("        for start", "        self.labels = self.labels[torch.randperm(len(self.labels))]\n        for start")),
-        changed(1, ("= labels, batch_size, training", "= labels, batch_size, training\n        order = torch.randperm(len(labels)) if training else slice(None)\n"
-                    "        self.images, self.labels = self.images[order], labels[order]")),
+        changed(
+            1,
+            (
+                "= labels, batch_size, training",
+                "= labels, batch_size, training\n        order = torch.randperm(len(labels)) if training else slice(None)\n"
+                "        self.images, self.labels = self.images[order], labels[order]",
+            ),
+        ),
     ],
     2: [
         changed(2, ("F.softmax(", "F.log_softmax(")),
@@ -188,12 +223,23 @@ WRONG = {
     3: [
         changed(3, ("self.head = nn", "self.stages = tuple(self.stages)\n        self.head = nn")),
         changed(3, ("self.head = nn", "self.last = self.stages[-1]\n        self.head = nn")),
-        changed(3, ("self.stages = []", "self.stages = nn.ModuleList()"), ("x = stage(x)", "x = stage(x).detach()"), ("x = self.stem(x)", "x = self.stem(x.detach() * 1.1)")),
+        changed(
+            3,
+            ("self.stages = []", "self.stages = nn.ModuleList()"),
+            ("x = stage(x)", "x = stage(x).detach()"),
+            ("x = self.stem(x)", "x = self.stem(x.detach() * 1.1)"),
+        ),
     ],
     5: [
         changed(5, ("images.sub_(0.5).div_(0.5)", "images = images.sub_(0.5).div(0.5)")),
         changed(5, ("images = self.images[rows]\n            images.sub_(0.5).div_(0.5)", "images = self.images[rows]")),
-        changed(5, ("            images.sub_(0.5).div_(0.5)\n            if self.training:\n", "            if self.training:\n                images.sub_(0.5).div_(0.5)\n")),
+        changed(
+            5,
+            (
+                "            images.sub_(0.5).div_(0.5)\n            if self.training:\n",
+                "            if self.training:\n                images.sub_(0.5).div_(0.5)\n",
+            ),
+        ),
     ],
     6: [
         changed(6, ("model.train()", "model.train(training)")),
@@ -204,7 +250,11 @@ WRONG = {
     7: [
         changed(7, ("return residual + self.shortcut(x)", "return self.relu2(residual + self.shortcut(x))")),
         changed(7, ("self.relu2(self.bn2(self.conv2(residual)))", "self.bn2(self.conv2(residual))")),
-        changed(7, ("self.relu2(self.bn2(self.conv2(residual)))", "self.bn2(self.conv2(residual))"), ("residual + self.shortcut(x)", "residual + self.relu2(self.shortcut(x))")),
+        changed(
+            7,
+            ("self.relu2(self.bn2(self.conv2(residual)))", "self.bn2(self.conv2(residual))"),
+            ("residual + self.shortcut(x)", "residual + self.relu2(self.shortcut(x))"),
+        ),
     ],
     8: [changed(8, ("1.0", "0.1")), changed(8, ("1.0", "0.0001")), changed(8, ("max_lr=rate", "max_lr=0.5"), ("lr=rate", "lr=0.01"))],
     9: [
@@ -218,7 +268,9 @@ WRONG = {
         changed(10, ("images.reshape(-1).view", "images.contiguous().reshape")),
     ],
     11: [
-        changed(11, ZERO), changed(11, NORMAL, ONCE), changed(11, ZERO, NORMAL),
+        changed(11, ZERO),
+        changed(11, NORMAL, ONCE),
+        changed(11, ZERO, NORMAL),
         changed(11, NORMAL, ONCE, ("    return loss_sum", "    if training:\n        optimizer.zero_grad()\n    return loss_sum")),
     ],
     12: [
@@ -229,14 +281,32 @@ WRONG = {
     13: [
         changed(13, ("            self.labels = self.labels[torch.randperm(len(labels))]\n", "")),
         changed(13, ("            self.images = self.images[torch.randperm(len(images))]\n", "")),
-        changed(13, ("            self.images = self.images[torch.randperm(len(images))]\n", "            order = torch.randperm(len(images))\n"),
-                ("self.labels = self.labels[torch.randperm(len(labels))]", "self.images, self.labels = self.images[order], self.labels[order.flip(0)]")),
+        changed(
+            13,
+            ("            self.images = self.images[torch.randperm(len(images))]\n", "            order = torch.randperm(len(images))\n"),
+            (
+                "self.labels = self.labels[torch.randperm(len(labels))]",
+                "self.images, self.labels = self.images[order], self.labels[order.flip(0)]",
+            ),
+        ),
     ],
     14: [
         changed(14, ("    if training and scheduler:\n        scheduler.step()\n", "")),
-        changed(14, ("                optimizer.step()\n", "                optimizer.step()\n                if scheduler:\n                    scheduler.step()\n")),
-        changed(14, ("    if training and scheduler:\n        scheduler.step()\n", ""),
-                ("            loss_sum +=", "            if scheduler and seen % 2:\n                scheduler.step()\n            loss_sum +=")),
+        changed(
+            14,
+            (
+                "                optimizer.step()\n",
+                "                optimizer.step()\n                if scheduler:\n                    scheduler.step()\n",
+            ),
+        ),
+        changed(
+            14,
+            ("    if training and scheduler:\n        scheduler.step()\n", ""),
+            (
+                "            loss_sum +=",
+                "            if scheduler and seen % 2:\n                scheduler.step()\n            loss_sum +=",
+            ),
+        ),
     ],
     15: [
         changed(15, ("3, stride=stride, padding=1", "3, padding=1")),
@@ -248,4 +318,4 @@ WRONG = {
         changed(16, ("widths[0], 3, padding=1,", "widths[0], stem[0], padding=stem[0] // 2,")),
         changed(16, ("widths[0], 3, padding=1,", "widths[0], 3, stride=stem[1], padding=1,")),
     ],
-}  # fmt: skip
+}

@@ -1,9 +1,5 @@
 """What each instrument must read where a suspect is at work, and nowhere else; used by the tests of the lab."""
 
-from utils import data
-from utils.lab import bench, measure
-from utils.lab.answers import ANSWERS
-
 LN10 = 2.3026
 
 

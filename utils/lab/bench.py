@@ -1,15 +1,33 @@
 """What a program is run with: small images, a configuration, a seed; and how its parts are put together."""
 
+import contextlib
 import importlib
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 
 from . import program
 
 PARTS = ("Loader", "Block", "make_stage", "Network", "make_optimizer", "epoch", "fit")
 SIDE, TRAIN, HELD_OUT = 16, 1_000, 400  # pixels; images to train on; images to validate with, and as many to test with
+
+
+@contextlib.contextmanager
+def alone(seed):
+    """Within this block, random numbers start from `seed`, and nothing that is drawn shifts the notebook's own draws.
+
+    One thread: networks as small as these gain nothing from more, and wait long where another process takes a core.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

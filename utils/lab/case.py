@@ -79,8 +79,7 @@ class Case:
 
     def _trained(self):
         if self._run is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self._seed)
+            with bench.alone(self._seed):
                 network = self._program.network()
                 rows, reported = self._program.fit(network, *self._program.loaders().values())
             self._run = rows, reported, Model(network, len(self._program.images.classes))
@@ -179,8 +178,7 @@ class Case:
             )
         wrong, held = [], 0
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+            with bench.alone(0):
                 program = bench.Program(self._program.design, self._program.images, self._seed, mine | given)
                 for claim, holds in contract(program):
                     held += bool(holds)

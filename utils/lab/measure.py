@@ -6,6 +6,7 @@ import functools
 import torch
 
 from .. import instruments
+from .bench import alone
 
 COST = {}  # instrument: minutes of work
 _measures = {}
@@ -17,8 +18,7 @@ def measure(minutes):
     def register(function):
         @functools.wraps(function)
         def seeded(program, **options):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(program.seed)
+            with alone(program.seed):
                 return function(program, **options)
 
         COST[function.__name__], _measures[function.__name__] = minutes, seeded
