@@ -97,7 +97,7 @@ def test_every_exercise_has_a_stub_a_check_and_a_hidden_solution(path):
     exercises = [name.removesuffix("-exercise") for name in cells if name.endswith("-exercise")]
     text = "\n".join(cell.source for cell in cells.values() if cell.cell_type == "markdown")
     assert len(re.findall(r"^> \*\*Exercise \d+: .*\(\w+, \d+ minutes\)", text, re.MULTILINE)) == len(exercises)
-    assert exercises or any(name.endswith("-fault") for name in cells)  # notebook 07; see test_break_it.py
+    assert exercises or any(name.endswith("-diagnosis") for name in cells)  # notebook 07; see test_lab.py
     for name in exercises:
         check, solution = cells[f"{name}-check"], cells[f"{name}-solution"]
         assert "passed = checks." in check.source and "nbval-check-output" in check.metadata.tags

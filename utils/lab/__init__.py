@@ -18,6 +18,8 @@ from . import bench, measure
 from .answers import ANSWERS, SUSPECTS
 from .case import NEW, Case, cost
 
+NUMBERS = tuple(number for number in ANSWERS if number)  # of the graded cases
+INSTRUMENTS = tuple(measure.COST)
 _setting = {"dataset": None, "seed": 0, "count": bench.TRAIN}
 
 
@@ -37,7 +39,7 @@ def images(number=0):
 def case(number):
     """Open a case by its number; 0 is the demonstration, which is not graded."""
     if number not in ANSWERS:
-        raise ValueError(f"no case {number!r}: there are 0 to {max(ANSWERS)}")
+        raise ValueError(f"no case {number!r}: there are 0 to {max(NUMBERS)}")
     return Case(number, images(number), _setting["seed"])
 
 
@@ -54,7 +56,7 @@ def instruments():
 def score():
     """Print all cases: the diagnosis and at which try it was right, the mend, the minutes spent beside the least possible."""
     kept, rows, solved = read().get("cases", {}), [], 0
-    for number in sorted(set(ANSWERS) - {0}):
+    for number in NUMBERS:
         entry = NEW | kept.get(str(number), {})
         diagnosis = f"right at try {entry['tries']}" if entry["diagnosed"] else f"{entry['tries']} wrong" if entry["tries"] else "·"
         best = ANSWERS[number].best if entry["diagnosed"] else "·"

@@ -107,7 +107,7 @@ class Case:
         print(f"reported: {reported:.3f} of the test images right")
         title = f"Case {self.number}, {self._program.images.title}, {len(self._program.images.train[1]):,} images, seed {self._seed}"
         figure = plots.curves({"validation": self.history}, title)
-        figure.set_size_inches(9, 3.2)
+        figure.set_size_inches(8, 3)
         plt.show()
 
     # ---- instruments: see measure.py ----
@@ -133,12 +133,12 @@ class Case:
         named, shown = _names(suspects), _names(evidence)
         problem = _unknown(named, SUSPECTS, "suspect") or _unknown(shown, measure.COST, "instrument")
         unused = sorted(shown - set(self._entry["used"]))
-        if not problem and unused:
-            problem = f"you have not used {', '.join(unused)} on this case yet"
         if not problem and not (named and shown):
             problem = "name the instrument that convinced you: evidence=…"
         if not problem and "healthy" in named and len(shown) < HEALTHY:
             problem = f'no single instrument shows that nothing is wrong: "healthy" takes {HEALTHY} as evidence'
+        if not problem and unused:
+            problem = f"you have not used {', '.join(unused)} on this case yet"
         if problem:
             return self._say(problem)
         verdict, entry = judge(self.number, named, shown), self._entry
@@ -213,13 +213,14 @@ def _minutes(count):
 
 
 def _names(given):
-    return set() if given is None else {given} if isinstance(given, str) else {getattr(one, "__name__", one) for one in given}
+    group = given if isinstance(given, (list, tuple, set)) else [] if given is None else [given]
+    return {str(getattr(one, "__name__", one)) for one in group}  # an instrument may be given itself, case3.first_loss
 
 
 def _unknown(names, known, what):
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
+            close = difflib.get_close_matches(name, known, n=1)
             return f"no {what} {name!r}" + (f": do you mean {close[0]!r}?" if close else f": see lab.{what}s()")
 
 

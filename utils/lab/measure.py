@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 
 import torch
 
@@ -73,7 +74,7 @@ def overfit_one_batch(program):
 def gradient_norms(program):
     """After 10 steps of training."""
     model = program.network()
-    batches = list(program.loader("train"))[:10]
+    batches = _batches(program, 10)
     return instruments.gradient_norms(model, program.step(model, len(batches)), batches)
 
 
@@ -82,12 +83,12 @@ def weights_moved(program):
     """By 10 steps of training."""
     model = program.network()
     step = program.step(model, 10)
-    return instruments.weights_moved(model, lambda: [step(*batch) for batch in list(program.loader("train"))[:10]])
+    return instruments.weights_moved(model, lambda: [step(*batch) for batch in _batches(program, 10)])
 
 
 @measure(4)
 def update_ratios(program):
-    """Over a run of 3 epochs of a third of the images."""
+    """Over a run of 3 epochs of a quarter of the images."""
     model, program = program.network(), program.short()
     return instruments.update_ratios(model, lambda: program.fit(model, *program.loaders().values(), epochs=3))
 
@@ -107,32 +108,36 @@ def input_baseline(program):
 
 @measure(2)
 def batch_sizes(program):
-    """The network after 20 steps, evaluated on the validation images."""
+    """The network after 10 steps, evaluated on the validation images."""
     model = _trained(program)
     return instruments.batch_sizes(lambda size: program.evaluate(copy.deepcopy(model), program.loader("val", size)))
 
 
 @measure(2)
 def dependence(program):
-    """The network after 20 steps, on a batch of 16 validation images."""
+    """The network after 10 steps, on a batch of 16 validation images."""
     model, batch = _trained(program), next(iter(program.loader("val", 16)))
     return instruments.dependence(model, lambda images: program.evaluate(model, [(images, batch[1])]), batch[0].clone())
 
 
 @measure(4)
 def data_use(program):
-    """Over a run of 3 epochs of a third of the images."""
+    """Over a run of 3 epochs of a quarter of the images."""
     program = program.short()
     return instruments.data_use(lambda *loaders: program.fit(program.network(), *loaders, epochs=3), program.loaders())
 
 
+def _batches(program, count):
+    return list(itertools.islice(program.loader("train"), count))
+
+
 def _batch(program):
-    return next(iter(program.loader("train")))
+    return _batches(program, 1)[0]
 
 
 def _trained(program):
     model = program.network()
-    step = program.step(model, 20)
-    for batch in list(program.loader("train"))[:20]:
+    step = program.step(model, 10)
+    for batch in _batches(program, 10):
         step(*batch)
     return model

@@ -2,16 +2,13 @@
 
 from torch import nn
 
-from .. import program
-
 
 class Network(nn.Module):
-    def __init__(self, classes, widths=(8, 16, 32), blocks=(1, 1, 1), stem=(3, 1), make_stage=program.make_stage):
+    def __init__(self, classes, widths, blocks, stem, make_stage):
         super().__init__()
         kernel, stride = stem
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], kernel, stride=stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
+        conv = nn.Conv2d(3, widths[0], kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.stem = nn.Sequential(conv, nn.BatchNorm2d(widths[0]), nn.ReLU())
         self.stages = []
         channels = widths[0]
         for number, (width, count) in enumerate(zip(widths, blocks, strict=True)):
