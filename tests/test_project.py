@@ -150,7 +150,7 @@ def test_every_exercise_has_a_stub_a_check_and_a_hidden_solution(path):
     text = "\n".join(cell.source for cell in cells.values() if cell.cell_type == "markdown")
     headings = re.findall(r"^(?:> \*\*Exercise \d+: |### Exercise \d+\.\d+ · ).*\(\w+, \d+ minutes\)", text, re.MULTILINE)
     assert len(headings) == len(exercises)
-    assert exercises or any(name.endswith("-fault") for name in cells)  # notebook 07; see test_break_it.py
+    assert exercises or any(name.endswith("-diagnosis") for name in cells)  # notebook 07; see test_lab.py
     for name in exercises:
         check, solution = cells[f"{name}-check"], cells[f"{name}-solution"]
         assert "passed = checks." in check.source and "nbval-check-output" in check.metadata.tags

@@ -231,3 +231,56 @@ def test_out_of_order_and_after_a_restart(exercise):
     run("parameters"), run("imports")
     assert "the project's solution" in run("block-shapes")
     assert "✓ 2.1 residual_block" in run("progress")  # that lasts
+
+
+def type_and_run(page, cell, source=None):
+    """Replace the source of a cell, as a learner does, and run it; returns what it prints."""
+    page.evaluate(
+        f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
+        if (source !== null) cell.model.sharedModel.setSource(source);
+        book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
+        [cell, source],
+    )
+    return text_of(page, cell)
+
+
+def test_three_cases_are_solved_and_nonsense_stops_nothing(opened):
+    page = opened("07_break_it.ipynb")
+    for cell in ("parameters", "imports", "experiment"):
+        type_and_run(page, cell)
+    cases = (  # number, instrument, wrong diagnosis, right diagnosis, what is mended
+        (1, "look_at_labels", "labels shuffled", "data sorted", (
+            "        for start in range(0, len(self.labels), self.batch_size):\n            rows = slice(start, start + self.batch_size)\n",
+            "        n = len(self.labels)\n        order = torch.randperm(n) if self.training else torch.arange(n)\n"
+            "        for rows in order.split(self.batch_size):\n",
+        )),
+        (8, "update_ratios", None, "learning rate", ("rate = 1.0", "rate = 0.01")),
+        (12, "shape_trace", None, "not as described", ("range(1, blocks - 1)", "range(1, blocks)")),
+    )  # fmt: skip
+    for number, instrument, wrong, right, (old, new) in cases:
+        case, cells = f"case{number}", f"case{number:02}"
+        assert f"{number}" in type_and_run(page, f"{cells}-open") and "epoch 6" in text_of(page, f"{cells}-open")
+        assert "not attempted yet" in type_and_run(page, f"{cells}-diagnosis") + type_and_run(page, f"{cells}-mend")
+        assert f"{case[:4]} {number}: {instrument} cost" in type_and_run(page, f"{cells}-measure", f"{case}.{instrument}()")
+        if wrong:
+            said = type_and_run(page, f"{cells}-diagnosis", f'{case}.diagnose("{wrong}", "{instrument}")\n{case}.open()')
+            assert "does not explain" in said and "sealed" in said and "class" not in said
+        said = type_and_run(page, f"{cells}-diagnosis", f'{case}.diagnose("{right}", "{instrument}")\n{case}.open()')
+        assert f"right, at try {2 if wrong else 1}" in said
+        code = said.partition("\n")[2]
+        name = code.split("(")[0].split()[1].rstrip(":")
+        assert "✗" in type_and_run(page, f"{cells}-mend", f"{code}\n\n{case}.mend({name})") and old in code
+        said = type_and_run(page, f"{cells}-mend", f"{code.replace(old, new)}\n\n{case}.mend({name})")
+        assert "mended: all" in said, said
+    page.evaluate(f"async () => {{ {NOTEBOOK} await panel.sessionContext.session.kernel.restart(); }}")  # what was reached is kept
+    for cell, source in (
+        ("case09-measure", "case9.nothing()"),
+        ("case09-diagnosis", "case9.diagnose(1 / 0)"),
+        ("case09-mend", "def fit(:"),
+    ):
+        page.evaluate(f"([id, source]) => {{ {NOTEBOOK} {CELL} cell.model.sharedModel.setSource(source); }}", [cell, source])
+    run_all(page)
+    failed = [cell for cell, parts in outputs(page).items() for part in parts if part["output_type"] == "error"]
+    assert failed == ["case09-measure", "case09-diagnosis", "case09-mend"]
+    assert "3 of 16 cases solved" in text_of(page, "score") and "Main result: " in text_of(page, "result")
+    assert "right at try 2" in text_of(page, "score")
