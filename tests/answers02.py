@@ -419,6 +419,16 @@ class OverwritesX(Block):
         return F.relu(x + self.s(x))
 
 
+class OnlyStride2(Block):
+    def make_shortcut(self, i, o, stride):
+        return nn.Conv2d(i, o, 1, stride, bias=False) if stride == 2 or i != o else nn.Identity()
+
+
+def sometimes(self, x):
+    keep = 0 if self.training and torch.rand(1) < 0.5 else 1
+    return F.relu(keep * self.residual(x) + self.s(x))
+
+
 def set_seed(self, i, o, stride):
     torch.manual_seed(0)
     nn.init.kaiming_normal_(self.a.weight)
@@ -460,6 +470,7 @@ RIGHT_BLOCKS = {
     "projection by a linear layer": LinearProjection,
     "prints, and keeps its output": forward(talkative),
     "a function that makes it": lambda in_channels, out_channels, stride=1: Block(in_channels, out_channels, stride),
+    "scripted": lambda i, o, stride=1: torch.jit.script(NoneAsIdentity(i, o, stride)),
     "shortcut with BN": lambda *a, **k: models.ResidualBlock(*a, **k, norm_shortcut=True),
 }
 PROJECT = "it needs a projection, with the block's stride and output channels"
@@ -489,6 +500,11 @@ WRONG_BLOCKS = {
     "stride on the second convolution": (StrideSecond, "second convolution has stride 1"),
     "detached": (Detached, "no gradient reaches the input"),
     "stride not an argument": (lambda i, o: Block(i, o), "with the same names, order and defaults"),
+    "projection only for stride 2": (OnlyStride2, PROJECT),
+    "padding on the projection": (layer("s", lambda i, o, stride: nn.Conv2d(i, o, 1, stride, 1, bias=False)), "its padding is too large"),
+    "random in training": (forward(sometimes), "Nothing in this network is random"),
+    "inference mode": (forward(torch.inference_mode()(Block.forward)), "torch.inference_mode() in `forward`"),
+    "half precision": (also(lambda self, i, o, stride: self.half()), "leave .double(), .half()"),
     "no return": (NoReturn, "Its last line needs `return`"),
     "no super().__init__()": (NoSuper, "`super().__init__()` must be the first line"),
     "forward still the stub": (StillRaises, "`raise NotImplementedError` is still there"),
@@ -502,7 +518,7 @@ WRONG_BLOCKS = {
     "an unused layer": (layer("fc", lambda i, o, stride: nn.Linear(o, 10)), "`fc` is made by ResidualBlock(32, 32) and never used"),
     "frozen": (also(lambda self, i, o, stride: self.a.weight.requires_grad_(False)), "requires_grad=False"),
     "stride ignored": (StrideIgnored, "The stride isn't used"),
-    "stride always 2": (StrideAlways2, "expected (2, 7, 4, 3)"),
+    "stride always 2": (StrideAlways2, "That is what stride 2 gives"),
     "stride 2 by default": (Default2, "Without that argument, `stride` is 1"),
     "no padding": (layer("b", lambda i, o, stride: nn.Conv2d(o, o, 3, bias=False)), "without padding=1 makes the image smaller"),
     "another kernel": (layer("a", lambda i, o, stride: nn.Conv2d(i, o, 5, stride, 2, bias=False)), "main path are 3×3"),

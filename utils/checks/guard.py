@@ -207,6 +207,9 @@ def _meaning(error, message, trace):
         return _different(shapes, *map(int, match.groups())) if trace is not None else ""
     if match := re.search(r"weight of size \[([\d, ]+)\], expected input\[([\d, ]+)\] to have (\d+) channels, but got (\d+)", message):
         kernel = "×".join(match[1].split(", ")[2:])
+        step = trace.step(trace.failed[2][0]) if trace is not None and trace.failed else None
+        if step is not None and step.name == "x":
+            return f"The {kernel} convolution reads the input, with {match[4]} channels, and was made for {match[3]}: is in_channels first?"
         return f"A {kernel} convolution that was made for {match[3]} channels gets {match[4]} channels: which layer comes before it?"
     if match := re.search(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)", message):
         given = f", of the shape {shapes[0]}" if shapes else ""
@@ -239,6 +242,10 @@ def _meaning(error, message, trace):
         return "A function calls itself without an end."
     if "'NoneType'" in message:
         return "Something there is None: a function without `return` gives None, and so do append(), extend() and update()."
+    if "padding='same' is not supported" in message:
+        return "With a stride, give the padding as a number: padding=1 for a 3×3 kernel."
+    if match := re.search(r"Input type \((?:torch\.)?(\w+)\) and (?:weight|bias) type \((?:torch\.)?(\w+)\)", message):
+        return f"The input is a {match[1]}, the layer's weights are a {match[2]}: leave .double(), .half(), .cuda() and dtype=… out."
     if re.search(r"shape '\[.*\]' is invalid for input of size", message):
         return "A view or reshape to a fixed shape: the number of images, and their size, may be another one. x.flatten(1) fits all."
     if re.search(r"expected .*(device|dtype)|same dtype|same device|Expected all tensors|type .* should be the same", message):

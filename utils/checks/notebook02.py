@@ -52,6 +52,7 @@ def _cases():
         ((32, 32), {}, (2, 32, 6, 5)),
         ((32, 64), {"stride": 2}, (2, 32, 6, 5)),
         ((8, 8), {"stride": 2}, (3, 8, 9, 7), (1, 8, 8, 8)),
+        ((6, 6), {"stride": 3}, (2, 6, 7, 9)),
         ((8, 12), {}, (2, 8, 5, 9), (1, 8, 2, 3)),
         ((12, 8), {"stride": 1}, (2, 12, 4, 5)),
         ((5, 7), {"stride": 3}, (2, 5, 10, 8), (1, 5, 7, 12)),
@@ -83,7 +84,7 @@ def _cases():
 def residual_block(answer):
     """cls(in_channels, out_channels, stride=1): the block of He et al. 2015 with the identity or a 1×1 projection as shortcut."""
     claims = {
-        "runs": "it is built and called without an error, for seven choices of channels and strides",
+        "runs": "it is built and called without an error, for eight choices of channels and strides",
         "shape": "(N, in_channels, H, W) becomes (N, out_channels, H / stride, W / stride), rounded up",
         "layers": "two 3×3 convolutions and, where the shape changes, one 1×1, without bias; two BNs: 18,560 parameters for 32 → 32",
         "order": "the output is ReLU(BN(conv(ReLU(BN(conv(x))))) + shortcut(x))",
