@@ -48,7 +48,7 @@ class Design:
             sides.append(f"{side}×{side}")
         return (
             f"stem {kernel}×{kernel}, stride {stride}; stages of {_listed(self.widths)} channels, {_listed(self.blocks)} blocks, "
-            f"maps {_listed(sides)}; batches of {self.batch_size}, {self.epochs} epochs"
+            f"maps {_listed(sides)}"
         )
 
 

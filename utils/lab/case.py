@@ -99,13 +99,13 @@ class Case:
     def curve(self):
         """Run the program, print its log, and plot its learning curve. Free of charge."""
         rows, reported, _ = self._trained()
-        print(f"{self._program.design}, {len(self._program.images.train[1]):,} images")
-        print(self.model)
+        design, images = self._program.design, f"{len(self._program.images.train[1]):,} images"
+        print(f"{design}\n{self.model}\n{images}, batches of {design.batch_size}, {design.epochs} epochs")
         for number, (train_loss, train_accuracy, val_loss, val_accuracy) in enumerate(rows, start=1):
             training = f"training loss {train_loss:.3f} accuracy {train_accuracy:.3f}"
             print(f"epoch {number} | {training} | validation loss {val_loss:.3f} accuracy {val_accuracy:.3f}")
         print(f"reported: {reported:.3f} of the test images right")
-        title = f"Case {self.number}, {self._program.images.title}, {len(self._program.images.train[1]):,} images, seed {self._seed}"
+        title = f"Case {self.number}, {self._program.images.title}, {images}, seed {self._seed}"
         figure = plots.curves({"validation": self.history}, title)
         figure.set_size_inches(8, 3)
         plt.show()
@@ -150,7 +150,8 @@ class Case:
         if not entry["diagnosed"] and attempt not in entry["wrong"]:
             self._keep(tries=entry["tries"] + 1, wrong=[*entry["wrong"], attempt])
         what = "explains a part of what this case does, not all of it" if verdict == "part" else "does not explain what this case does"
-        self._say(f"this diagnosis, with this evidence, {what}. A try costs {WRONG} minutes; {_minutes(self.spent)} spent")
+        self._say(f"this diagnosis, with this evidence, {what}")
+        self._say(f"a try costs {WRONG} minutes; {_minutes(self.spent)} spent")
 
     def open(self):
         """Print the code in question, ready to be pasted into a cell and mended; once the diagnosis is right."""

@@ -46,7 +46,7 @@ def first_loss(program):
 
 @measure(2)
 def look_at_images(program, draw=True):
-    """The images as they leave the loaders of the training and the validation images, twice each."""
+    """Training and validation images as they leave their loaders, twice each."""
     loaders = {"training": program.loader("train"), "validation": program.loader("val")}
     return instruments.look_at_images(loaders, draw=draw)
 
