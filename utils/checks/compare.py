@@ -188,6 +188,8 @@ def own(subject, mistakes):
     twice = [step for step in trace.layers() if weights[id(step.weight)] > 1]
     if twice:
         what = {"norm": "Each BN keeps the statistics of what it reads, so each place needs a BN of its own."}
+        if len({id(step.given[0]) for step in twice if step.weight is twice[0].weight}) == 1:  # both read the same tensor
+            what = {twice[0].kind: "It reads the same each time: compute that once, keep it under a name, and use it twice."}
         return f"Found: {case} uses `{trace.name(twice[0])}` {weights[id(twice[0].weight)]} times in one call.\n" + what.get(
             twice[0].kind, "Each place needs a layer of its own, with its own weights."
         )
@@ -542,7 +544,7 @@ def differences(found, expected, trace, case, more):
         convs = [step for step in found if step.kind == "conv"]
         read = [id(conv) for step in found if step.kind == "norm" for conv in step.before(("conv",))]
         bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read]
-        if kinds[0]["norm"] < kinds[1]["norm"] and bare:
+        if kinds[0]["norm"] < kinds[1]["norm"] and bare and more.get("norms_follow", True):
             text += f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}."
         else:
             text += more.get("missing", lambda step: "")(missing[0])

@@ -216,13 +216,16 @@ def _advice(count):
     )
     bias = "Set bias=False: the exercise wants no biases."
     return {
-        "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
+        "norms_follow": False, "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
         "bias": lambda right, wrong: bias if wrong.settings.get("bias") is not None else "Leave `bias` at its default, True.",
     }  # fmt: skip
 
 
 def _projection_cause(message, shapes):
-    return "A 1×1 convolution gets another number of channels than it was made for. The projection reads what the first BN and ReLU give. " + OVERWRITTEN
+    return (
+        "A 1×1 convolution gets another number of channels than it was made for. The projection reads what the first BN and ReLU give. "
+        + OVERWRITTEN
+    )
 
 
 def _norm_cause(message, shapes):
@@ -286,4 +289,3 @@ def preact_bottleneck(answer):
         "70,400 parameters for PreActBottleneck(256, 64)",
     }
     yield from network(answer, list(_cases("PreActBottleneck", blocks.PreActBottleneck)), claims, list(_mistakes(3)), _advice(3))
-

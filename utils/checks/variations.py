@@ -1,7 +1,7 @@
 """Mistakes for compare.network, put together from single ones: what a block does in several places, each right or wrong.
 
-    axes = [[(None, torch.relu), ("The last ReLU is missing.", identity)], [(None, add), ("The shortcut is subtracted: add it.", subtract)]]
-    mistakes = combine(axes, lambda end, join: lambda r, x: end(join(r.main(x), r.shortcut(x))))
+axes = [[(None, torch.relu), ("The last ReLU is missing.", identity)], [(None, add), ("The shortcut is subtracted: add it.", subtract)]]
+mistakes = combine(axes, lambda end, join: lambda r, x: end(join(r.main(x), r.shortcut(x))))
 """
 
 import itertools
