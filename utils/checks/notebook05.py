@@ -61,7 +61,8 @@ def _mistakes(count):
         mains.append((hint, _with(swapped=(number,))))
     mains.append(("The ReLUs stand before the BNs: the order is BN, ReLU, convolution.", _with(swapped=every)))
     reads = {"x": lambda r, x: x, "BN(x), without the ReLU": lambda r, x: r.bn1(x), "ReLU(x)": lambda r, x: relu(x),
-             "what the first BN and ReLU give": lambda r, x: relu(r.bn1(x)), "ReLU, then BN, of x": lambda r, x: r.bn1(relu(x))}  # fmt: skip
+             "what the first BN and ReLU give": lambda r, x: relu(r.bn1(x)),
+             "ReLU, then BN, of x": lambda r, x: r.bn1(relu(x))}  # fmt: skip
     shortcuts = [(None, _shortcut)]
     for name, function in reads.items():
         if name != "x":
@@ -95,7 +96,6 @@ def _mistakes(count):
         "The ReLU works on x before the block: both paths begin with x itself.",
         lambda r, x: _main(r, relu(x)) + _shortcut(r, relu(x)),
     )
-    yield "The first BN changes x for both paths: the identity adds x itself.", lambda r, x: _main(r, r.bn1(x)) + _shortcut(r, r.bn1(x))
     axes[3] = ends[:2]
     yield from combine(axes, build, 2)
     yield from cuts(lambda r, x: (_main(r, x), _shortcut(r, x)), lambda f, s: f + s)
@@ -191,7 +191,7 @@ def _cases(cls, reference):
 def _advice(count):
     def norm(step):
         if step.kind == "norm":
-            return f"One BN before each of the {count} convolutions of the main path, and no other: none follows the last one or the projection."
+            return f"One BN before each of the {count} convolutions of the main path: none follows the last one or the projection."
         if step.kind == "conv" and step.weight.shape[2:] == (1, 1):
             return "Where the shape stays the same, the shortcut is the identity: add x itself. Else it is one 1×1 convolution."
         return f"The main path has {count} convolutions."

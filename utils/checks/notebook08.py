@@ -17,8 +17,8 @@ from .variations import OTHER_ACTIVATIONS, combine, cuts, joins, other, relu, sa
 
 PATHS = ("the 1×1 path", "the 3×3 path", "the 5×5 path", "the pooling path")
 ONE_BY_ONE = "Each convolution reads what belongs to its path: the first of each path reads x (the fourth: the pooled x)."
-WHICH = {"1": "of the first path", "2a": "of the 1×1 before the 3×3", "2b": "of the 3×3", "3a": "of the 1×1 before the 5×5", "3b": "of the 5×5",
-         "4": "of the 1×1 after the pooling"}  # fmt: skip
+WHICH = {"1": "of the first path", "2a": "of the 1×1 before the 3×3", "2b": "of the 3×3", "3a": "of the 1×1 before the 5×5",
+         "3b": "of the 5×5", "4": "of the 1×1 after the pooling"}  # fmt: skip
 
 
 def _units(r):
@@ -60,7 +60,7 @@ POOLS = {
     "The pooling windows are 5×5: the table says 3×3.": [lambda x: F.max_pool2d(x, 5, 1, 2)],
     "The pooling windows are 7×7: the table says 3×3.": [lambda x: F.max_pool2d(x, 7, 1, 3)],
     "The pooling windows have 2×2 pixels: the table says 3×3.": [
-        lambda x: F.max_pool2d(F.pad(x, pad, value=value), 2, 1)
+        lambda x, pad=pad, value=value: F.max_pool2d(F.pad(x, pad, value=value), 2, 1)
         for pad in ((0, 1, 0, 1), (1, 0, 1, 0))
         for value in (0.0, float("-inf"))
     ],
@@ -157,7 +157,7 @@ INCEPTION_CASES = (
     ((16, 8, (6, 12), (2, 4), 3), {}, (2, 16, 8, 7), (1, 16, 6, 6)),
     ((5, 4, (3, 7), (6, 2), 9), {}, (3, 5, 5, 9), (1, 5, 3, 4)),
     ((12, 1, (9, 3), (2, 7), 4), {}, (2, 12, 6, 5)),
-    ((7, 10), {"three": (4, 5), "five": (3, 8), "pool": 2}, (2, 7, 4, 6), (1, 7, 1, 1)),
+    ((7, 10, (4, 5), (3, 8), 2), {}, (2, 7, 4, 6), (1, 7, 1, 1)),
     ((192, 64, (96, 128), (16, 32), 24), {}, (2, 192, 4, 5)),
 )
 
@@ -176,8 +176,8 @@ def _join(message, shapes):
     if len(set(sizes)) > 1:
         found = ", ".join(f"{h}×{w}" for h, w in sizes)
         return (
-            f"The results of the paths have different sizes: {found}. Each keeps height and width: padding=1 for a 3×3 convolution, padding=2 "
-            "for a 5×5, nn.MaxPool2d(3, stride=1, padding=1): its stride is 3 by default."
+            f"The results of the paths have different sizes: {found}. Each keeps height and width: padding=1 for a 3×3 convolution, "
+            "padding=2 for a 5×5, nn.MaxPool2d(3, stride=1, padding=1): its stride is 3 by default."
         )
     return "The paths are joined along another dimension: torch.cat(…, dim=1) joins the channels."
 
@@ -197,14 +197,15 @@ def _extra_inception(step):
         (r"Calculated padded input size per channel|Output size is too small",
          "The image is smaller than the kernel: padding=1 for a 3×3 kernel, padding=2 for a 5×5 keep its size."),
         (r"running_mean should contain", "A BN stands after its convolution, and has as many channels as that gives. Which one is it?"),
-        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|received an invalid",
+        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|"
+         r"received an invalid",
          "`three` and `five` are pairs: three[0] channels after the 1×1, three[1] after the 3×3. `one` and `pool` are numbers."),
         (r"to have \d+ channels, but got \d+ channels", "Which layer comes before it? " + ONE_BY_ONE),
     ],
     ladder=[
         "Write the channels beside each of the six convolutions: in → one; in → three[0] → three[1]; in → five[0] → five[1]; in → pool.",
-        "A small function saves writing: conv_bn_relu(in_channels, channels, kernel) returns nn.Sequential(nn.Conv2d(in_channels, channels, "
-        "kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(channels), nn.ReLU()).",
+        "A small function saves writing: conv_bn_relu(in_channels, channels, kernel) returns nn.Sequential(nn.Conv2d(in_channels, "
+        "channels, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(channels), nn.ReLU()).",
         "The fourth path: nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), conv_bn_relu(in_channels, pool, 1)). And forward returns "
         "torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], dim=1).",
     ],
@@ -221,7 +222,8 @@ def inception_block(answer):
         "in": lambda right, wrong: (
             ONE_BY_ONE if right.kind == "conv" else "A BN stands right after its convolution, and has as many channels as that gives."
         ),
-        "out": "The 1×1 convolutions before the 3×3 and the 5×5 give three[0] and five[0] channels; the paths give one, three[1], five[1], pool.",
+        "out": "The 1×1 convolutions before the 3×3 and the 5×5 give three[0] and five[0] channels; the paths give one, three[1], "
+        "five[1] and pool.",
         "kernel": "The kernels: 1×1; 1×1 and 3×3; 1×1 and 5×5; 1×1 after the pooling.",
         "padding": "Each path keeps height and width: padding=1 for a 3×3 kernel, 2 for a 5×5, none for a 1×1.",
         "stride": "All strides are 1: height and width stay as they are.",
@@ -374,15 +376,15 @@ def _resnext_groups(right, wrong):
     finished=lambda: ResNeXtBlock,
     causes=[
         (r"in_channels must be divisible by groups|out_channels must be divisible by groups",
-         "A convolution gets groups that don't divide its channels: only the 3×3 convolution has them, from `inside` to `inside` channels."),
+         "A convolution gets groups that don't divide its channels: only the 3×3 convolution has them, from `inside` to `inside`."),
         (r"running_mean should contain", "A BN has as many channels as the convolution before it gives: inside, inside, out_channels."),
         (r"groups=\d+, expected weight|must be divisible|expected input\[[\d, ]+\] to have \d+ channels",
          "Which layer comes before it? The channels go in_channels → inside → inside → out_channels on the main path, and in_channels → "
          "out_channels on the shortcut, which reads x."),
     ],
     ladder=[
-        "It is notebook 04's Bottleneck with three changes: `inside` and `out_channels` are arguments of their own, and the 3×3 convolution "
-        "has groups=groups.",
+        "It is notebook 04's Bottleneck with three changes: `inside` and `out_channels` are arguments of their own, and the 3×3 "
+        "convolution has groups=groups.",
         "__init__: conv1 1×1 in_channels → inside; conv2 3×3 inside → inside with stride, padding=1 and groups; conv3 1×1 inside → "
         "out_channels; a BN for each; the shortcut nn.Identity() or nn.Sequential(1×1 convolution with the stride, BN).",
         "forward:\n  residual = F.relu(self.bn1(self.conv1(x)))\n  residual = F.relu(self.bn2(self.conv2(residual)))\n"
@@ -495,7 +497,7 @@ def _changed(before, after):
                 f"Found: {label} has {', '.join(left) or 'no numbers'} now; before, it had {', '.join(tensors)}.\nOnly set their numbers."
             )
         if settings.get("training") != others.get("training"):
-            return f"Found: {label} is in another mode than before.\nLeave .train() and .eval() to whoever uses the block: it must work in both."
+            return f"Found: {label} is in another mode than before.\nLeave .train() and .eval() to whoever uses the block."
         different = [key for key in settings if key in others and settings[key] is not others[key] and settings[key] != others[key]]
         different = different or [key for key in settings if key not in others] or extra
         if different:
@@ -525,7 +527,7 @@ def _cause(block, out, x, training):
                     f"`{what}` makes everything 0 before the last BN, but in evaluation that BN subtracts its running mean, which isn't 0. "
                     "Silence the last BN itself: set its weight to 0."
                 )
-            return f"`{what}` makes everything 0 before the last BN, but that BN adds its bias. Set the weight and the bias of the last BN to 0."
+            return f"`{what}` makes everything 0 before the last BN, but that BN adds its bias: set its weight and its bias to 0."
         if not bias.any():
             return "The bias of the last BN is 0, but its weight isn't: set block.bn2.weight to 0, too."
         return LAST
@@ -600,7 +602,8 @@ def make_identity(answer):
                                 if isinstance(result, nn.Module) and result is not block
                                 else LAST
                             )
-                        hints[training] = f"Found: {name}: a difference of up to {off:.2g}.\n{cause}"
+                        told = any(cause in hint for hint in hints.values())
+                        hints[training] = f"Found: {name}: a difference of up to {off:.2g}." + ("" if told else f"\n{cause}")
             if hints:
                 break
     except Failed as failed:
