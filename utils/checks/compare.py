@@ -270,13 +270,19 @@ def layers(subject, mistakes):
             if close(reference.eval()(subject.x), subject.out, subject.tolerance):
                 subject.match = pairs, reference
                 return
+    hints = _layers_differ(subject)
+    subject.alike = not hints
+    return hints
+
+
+def _layers_differ(subject):
+    """What differs between the layers and those of the nearest reference; nothing if they are alike."""
     found = [step for step in subject.trace.layers()]
     options = []
     for number in range(len(subject.case.references)):
         expected = _traced(_reference(subject, number).to(subject.x.dtype).eval(), subject.x)[1].layers()
         options.append(differences(found, expected, subject.trace, subject.case, subject.answer.advice))
-    subject.alike = not all(options)
-    if not subject.alike:
+    if all(options):
         return min(options, key=lambda hints: hints[0])[1:]
 
 
@@ -320,6 +326,8 @@ def training(subject, mistakes):
             for hint, function in mistakes:
                 if close(_attempt(function, copy.deepcopy(reference).train(), x), out, 10 * subject.tolerance):
                     return f"Found: in training mode, the output differs.\n{hint}"
+            if found := _layers_differ(subject):  # a stride on a later 1×1 convolution shows in the BNs' statistics alone
+                return found
             return "Found: in training mode, the output is another one; in evaluation, it is right.\nWhat depends on self.training?"
     names = {id(t): name for name, t in [*subject.model.named_parameters(), *subject.model.named_buffers()]}
     for mine, right in pairs:
@@ -631,6 +639,8 @@ def _paths(subject, trace, x):
     expected = tuple(_attempt(_reference(subject, 0).eval(), torch.zeros(x.shape)).shape)
     sides = [(trace.formula(tensor) or "one path", tuple(tensor.shape), trace.step(tensor)) for tensor in trace.failed[2]]
     text = " and ".join(f"{name}, of shape {shape}" for name, shape, _ in sides)
+    if "added" in subject.answer.advice:  # of a network that adds nothing
+        return f"{text} are added.\n{subject.answer.advice['added']}"
     text = f"{text} are added.\nBoth must be {expected}. "
     for name, shape, step in sides:
         if shape == expected or step is None:
@@ -765,7 +775,8 @@ def _shape_advice(found, expected, subject):
         return "The second number is that of the classes: the last layer must take it from the argument."
     if found[1] != expected[1]:
         joined = any(step.kind == "cat" for step in subject.trace.steps)
-        return "The number of channels differs." + (" torch.cat puts the paths side by side: here they are added." if joined else "")
+        more = subject.answer.advice.get("channels", "The number of channels differs.")
+        return more + (" torch.cat puts the paths side by side: here they are added." if joined else "")
     given, keywords = subject.case.shapes[0], subject.case.keywords
     if len(given) == 4 and found[2:] == tuple(given[2:]) and expected[2:] != found[2:] and "stride" in keywords:
         return "The stride isn't used: the image keeps its size."

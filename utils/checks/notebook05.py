@@ -11,7 +11,11 @@ AHEAD = "The BNs follow the convolutions: in a pre-activated block, BN and ReLU 
 AFTER = "A ReLU follows the addition: in a pre-activated block nothing does. Return the sum as it is."
 OVERWRITTEN = "Is x overwritten on the main path? Keep what the first BN and ReLU give, and x, under names of their own."
 PROJECTION = "The projection reads {}: it must read what the first BN and ReLU give, as the first convolution does."
-IDENTITY = "The identity shortcut adds {}: it must add x itself. Is x overwritten?"
+IDENTITY = "The identity shortcut adds {}: it must add x itself."
+SMALL = (
+    r"Kernel size can't be greater than",
+    "The image has become smaller than the kernel: a 3×3 convolution needs padding=1 to keep its size, and the stride stands once.",
+)
 NUMBERS = ("first", "second", "third")
 
 
@@ -66,7 +70,7 @@ def _mistakes(count):
     shortcuts = [(None, _shortcut)]
     for name, function in reads.items():
         if name != "x":
-            shortcuts.append((IDENTITY.format(name), _reading(added=function)))
+            shortcuts.append((IDENTITY.format(name) + " Is x overwritten?" * ("BN" in name), _reading(added=function)))
         if "give" not in name:
             shortcuts.append((PROJECTION.format(name), _reading(projected=function)))
     ends = [
@@ -148,8 +152,8 @@ def _version_1(count):
                     hint + text,
                     lambda r, x, o=options, end=end, added=added: end(_after(r, x, **o) + _shortcut(r, x, lambda r, x: x, added)),
                 )
-        yield AHEAD + text + " And the shortcut is added.", lambda r, x, o=options: _after(r, x, **o)
-        yield AHEAD + text + " And the shortcut is added.", lambda r, x, o=options: relu(_after(r, x, **o))
+        yield AHEAD + text + " The shortcut is missing: add it.", lambda r, x, o=options: _after(r, x, **o)
+        yield AHEAD + text + " The shortcut is missing: add it.", lambda r, x, o=options: relu(_after(r, x, **o))
     yield (
         "A BN follows the addition: BN and ReLU stand before each convolution, and nothing follows the addition.",
         lambda r, x: relu(_no_last(r, x)),
@@ -216,7 +220,8 @@ def _advice(count):
     )
     bias = "Set bias=False: the exercise wants no biases."
     return {
-        "norms_follow": False, "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
+        "norms_follow": False,
+        "channels": "The output has " + ("`channels`" if count == 2 else "4 · channels") + " channels.", "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
         "bias": lambda right, wrong: bias if wrong.settings.get("bias") is not None else "Leave `bias` at its default, True.",
     }  # fmt: skip
 
@@ -249,7 +254,7 @@ LADDER = [
     "5.1",
     "PreActBlock",
     finished=lambda: blocks.PreActBlock,
-    causes=[(r"weight of size \[\d+, \d+, 1, 1\]", _projection_cause), (r"running_mean should contain", _norm_cause)],
+    causes=[(r"weight of size \[\d+, \d+, 1, 1\]", _projection_cause), (r"running_mean should contain", _norm_cause), SMALL],
     ladder=[
         *LADDER,
         "__init__: bn1 for in_channels, conv1 with the stride; bn2 for channels, conv2 with stride 1; a 1×1 convolution with the stride "
@@ -271,7 +276,7 @@ def preact_block(answer):
     "5.2",
     "PreActBottleneck",
     finished=lambda: blocks.PreActBottleneck,
-    causes=[(r"running_mean should contain", _norm_cause)],
+    causes=[(r"running_mean should contain", _norm_cause), SMALL],
     ladder=[
         *LADDER,
         "__init__: bn1 for in_channels, conv1 1×1 to channels; bn2, conv2 3×3 with the stride; bn3, conv3 1×1 to 4 · channels; a 1×1 "

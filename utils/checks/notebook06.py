@@ -92,6 +92,10 @@ def _plain_extra(step):
     "PlainBlock",
     finished=lambda: blocks.PlainBlock,
     causes=[
+        (
+            r"Kernel size can't be greater than",
+            "The image has become smaller than the kernel: a 3×3 convolution needs padding=1 to keep its size, and the stride stands once.",
+        ),
         (r"running_mean should contain", "A BN stands after its convolution here, and has as many channels as that gives: `channels`."),
     ],
     ladder=[
@@ -108,6 +112,7 @@ def plain_block(answer):
         "order": "the output is ReLU(BN(conv(ReLU(BN(conv(x))))))",
     }
     advice = {
+        "added": SHORTCUT,
         "kernel": "Both convolutions are 3×3.",
         "stride": "The first convolution has the block's stride; the second has stride 1.",
         "extra": _plain_extra,
@@ -321,7 +326,7 @@ def _snapshot(net):
     finished=lambda: counted,
     causes=[
         (r"has no attribute '(fc|stem|stages|head|layer\d|conv1|shortcut|features|blocks?)'", OWN),
-        (r"too many values to unpack|not enough values to unpack|object is not subscriptable",
+        (r"too many values to unpack|cannot unpack|not enough values to unpack|object is not subscriptable",
          "named_modules() gives pairs: for name, module in network.named_modules()."),
     ],
     ladder=[
@@ -382,6 +387,11 @@ def _kind(value):
 def _miscounted(name, found, networks):
     net, depth = networks[name]
     text = f"Found: {found[name]:,} for {name}; expected {depth}: {_description(net)}.\n"
+    if set(found.values()) == {0}:
+        return (
+            f"{text}It gives 0 for every network: no module that it looks at passes the conditions. children() gives the outermost parts "
+            "alone; named_modules() goes through all."
+        )
     if len(set(found.values())) == 1:
         return f"{text}It gives {found[name]:,} for every network: count the layers of the network that is handed over."
     for hint, function in _counts():

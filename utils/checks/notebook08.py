@@ -375,6 +375,8 @@ def _resnext_groups(right, wrong):
     "ResNeXtBlock",
     finished=lambda: ResNeXtBlock,
     causes=[
+        (r"Kernel size can't be greater than",
+         "The image has become smaller than the kernel: a 3×3 convolution needs padding=1 to keep its size, and the stride stands once."),
         (r"in_channels must be divisible by groups|out_channels must be divisible by groups",
          "A convolution gets groups that don't divide its channels: only the 3×3 convolution has them, from `inside` to `inside`."),
         (r"running_mean should contain", "A BN has as many channels as the convolution before it gives: inside, inside, out_channels."),
