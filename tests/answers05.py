@@ -253,7 +253,10 @@ def wrong(base):
             "BN and ReLU stand before each of them. Nothing follows the addition",
         ),
         "projection of x": (make(shortcut=read(lambda self, x: x)), "The projection reads x: it must read what the first BN and ReLU"),
-        "projection of ReLU(x)": (make(shortcut=lambda self, x, a: x if self.side is None else self.side(F.relu(x))), "The projection reads ReLU(x)"),
+        "projection of ReLU(x)": (
+            make(shortcut=lambda self, x, a: x if self.side is None else self.side(F.relu(x))),
+            "The projection reads ReLU(x)",
+        ),
         "identity of the activated": (
             make(shortcut=lambda self, x, a: a if self.side is None else self.side(a)),
             "adds what the first BN and ReLU give: it must add x itself",
@@ -267,7 +270,11 @@ def wrong(base):
         "projection where the channels change": (make(make_side=only_if(lambda i, o, s: i != o)), path["shape"]),
         "projection where the stride changes": (make(make_side=only_if(lambda i, o, s: s != 1)), path["shape"]),
         "BN after the projection": (
-            make(make_side=lambda self, i, o, s: None if (i, s) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))),
+            make(
+                make_side=lambda self, i, o, s: (
+                    None if (i, s) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))
+                )
+            ),
             "none follows the last one or the projection",
         ),
         "a BN at the end": (make(also=extra_norm, join=lambda self, y, s: self.end(y + s)), "none follows the last one or the projection"),
@@ -292,14 +299,28 @@ def wrong(base):
         "ReLU on the shortcut": (make(join=lambda self, y, s: y + F.relu(s)), "The identity shortcut adds ReLU(x)"),
         "dropout": (make(join=lambda self, y, s: F.dropout(y, 0.2, self.training) + s), "there is a dropout with p=0.2"),
         "bias left on": (make(bias=True), "Set bias=False"),
-        "bias on the projection": (make(make_side=lambda self, i, o, s: nn.Conv2d(i, o, 1, s) if (i, s) != (o, 1) else None), "Set bias=False"),
-        "no stride on the projection": (make(make_side=lambda self, i, o, s: nn.Conv2d(i, o, 1, bias=False) if (i, s) != (o, 1) else None),
-                                        "the block's stride is missing on this path"),
-        "stride ignored": (make(stride=lambda self, k, s: 1, make_side=lambda self, i, o, s: base.make_side(self, i, o, 1)), "The stride isn't used"),
+        "bias on the projection": (
+            make(make_side=lambda self, i, o, s: nn.Conv2d(i, o, 1, s) if (i, s) != (o, 1) else None),
+            "Set bias=False",
+        ),
+        "no stride on the projection": (
+            make(make_side=lambda self, i, o, s: nn.Conv2d(i, o, 1, bias=False) if (i, s) != (o, 1) else None),
+            "the block's stride is missing on this path",
+        ),
+        "stride ignored": (
+            make(stride=lambda self, k, s: 1, make_side=lambda self, i, o, s: base.make_side(self, i, o, 1)),
+            "The stride isn't used",
+        ),
         "stride on the last": (make(stride=lambda self, k, s: s if k == n - 1 else 1), "have the block's stride"),
         "stride everywhere": (make(stride=lambda self, k, s: s), "the stride is there twice"),
-        "groups": (make(make_conv=lambda self, i, o, k, s: nn.Conv2d(i, o, k, s, k // 2, groups=o if i == o else 1, bias=False)), "`groups` cuts"),
-        "no padding": (make(make_conv=lambda self, i, o, k, s: nn.Conv2d(i, o, k, s, bias=False)), "without padding=1 makes the image smaller"),
+        "groups": (
+            make(make_conv=lambda self, i, o, k, s: nn.Conv2d(i, o, k, s, k // 2, groups=o if i == o else 1, bias=False)),
+            "`groups` cuts",
+        ),
+        "no padding": (
+            make(make_conv=lambda self, i, o, k, s: nn.Conv2d(i, o, k, s, bias=False)),
+            "without padding=1 makes the image smaller",
+        ),
         "BN with the output's channels": (make(make_norm=after), "it has as many channels as that convolution reads"),
         "input changed in place": (make(act=in_place_on_x), "Something works in place on x"),
         "the first BN called twice": (make(shortcut=computed_twice), "compute that once"),
@@ -308,21 +329,40 @@ def wrong(base):
         "detached residual": (make(join=lambda self, y, s: y.detach() + s), "The main path is cut off from the gradient"),
         "no gradient through the shortcut": (make(forward=cut), "The shortcut is cut off from the gradient"),
         "detached input": (make(forward=lambda self, x: base.forward(self, x.data)), "no gradient reaches the input"),
-        "eval() inside": (make(forward=eval_inside if n == 2 else lambda self, x: base.forward(self.eval(), x)), "must not call .train() or .eval()"),
+        "eval() inside": (
+            make(forward=eval_inside if n == 2 else lambda self, x: base.forward(self.eval(), x)),
+            "must not call .train() or .eval()",
+        ),
         "momentum": (make(make_norm=lambda self, k, i, o: nn.BatchNorm2d(i, momentum=0.9)), "Is `momentum` (0.1) changed"),
         "no affine": (make(make_norm=lambda self, k, i, o: nn.BatchNorm2d(i, affine=False)), "Leave `affine` at its default"),
         "group norm": (make(make_norm=lambda self, k, i, o: nn.GroupNorm(1, i)), "has a group norm layer"),
         "no return": (make(forward=lambda self, x: None), "Its last line needs `return`"),
         "a tuple": (make(forward=lambda self, x: self.main(x)), "returns a tuple of 2"),
-        "default stride 2": (make(__init__=lambda self, i, c, stride=2: base.__init__(self, i, c, stride)), "Without that argument, `stride` is 1"),
-        "no default stride": (make(__init__=lambda self, i, c, stride: base.__init__(self, i, c, stride)), "with the same names, order and defaults"),
-        "a seed set inside": (make(also=lambda self, i, c, s: (torch.manual_seed(0), nn.init.normal_(self.conv0.weight))), "calls torch.manual_seed"),
+        "default stride 2": (
+            make(__init__=lambda self, i, c, stride=2: base.__init__(self, i, c, stride)),
+            "Without that argument, `stride` is 1",
+        ),
+        "no default stride": (
+            make(__init__=lambda self, i, c, stride: base.__init__(self, i, c, stride)),
+            "with the same names, order and defaults",
+        ),
+        "a seed set inside": (
+            make(also=lambda self, i, c, s: (torch.manual_seed(0), nn.init.normal_(self.conv0.weight))),
+            "calls torch.manual_seed",
+        ),
         "frozen": (make(also=lambda self, i, c, s: self.conv1.requires_grad_(False)), "requires_grad=False"),
         "an unused layer": (make(also=lambda self, i, c, s: setattr(self, "fc", nn.Linear(2, 2))), "`fc` is made by"),
-        "a list of layers": (make(also=lambda self, i, c, s: (setattr(self, "all", [self.conv0]), delattr(self, "conv0")),
-                                  pairs=lambda self: [(self.norm0, self.all[0]), *[(getattr(self, f"norm{k}"), getattr(self, f"conv{k}")) for k in range(1, n)]]),
-                             "`self.all` is a Python list"),
-    }  # fmt: skip
+        "a list of layers": (
+            make(
+                also=lambda self, i, c, s: (setattr(self, "all", [self.conv0]), delattr(self, "conv0")),
+                pairs=lambda self: [
+                    (self.norm0, self.all[0]),
+                    *[(getattr(self, f"norm{k}"), getattr(self, f"conv{k}")) for k in range(1, n)],
+                ],
+            ),
+            "`self.all` is a Python list",
+        ),
+    }
     return found
 
 

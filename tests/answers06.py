@@ -56,9 +56,13 @@ class InPlace(nn.Sequential):
 
     def __init__(self, cin, cout, stride=1):
         super().__init__(
-            nn.Conv2d(cin, cout, (3, 3), stride, padding=(1, 1), bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True),
-            nn.Conv2d(cout, cout, (3, 3), padding="same", bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            nn.Conv2d(cin, cout, (3, 3), stride, padding=(1, 1), bias=False),
+            nn.BatchNorm2d(cout),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(cout, cout, (3, 3), padding="same", bias=False),
+            nn.BatchNorm2d(cout),
+            nn.ReLU(inplace=True),
+        )
 
 
 class InALoop(nn.Module):
@@ -136,37 +140,55 @@ WRONG_BLOCKS = {
     "no BN": (of(make_norm=lambda self, c, n: nn.Identity()), "No BN reads what `a` and `b` give"),
     "one BN for both": (also(lambda self, i, c, s: setattr(self, "n", self.m)), "uses `m` 2 times"),
     "bias": (of(bias=True), "Set bias=False"),
-    "stride on the second": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, s if n else 1, 1, bias=False)), "second has stride 1"),
+    "stride on the second": (
+        of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, s if n else 1, 1, bias=False)),
+        "second has stride 1",
+    ),
     "stride on both": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, s, 1, bias=False)), "expected (2, 10, 3, 3)"),
     "1×1": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 1, 1 if n else s, bias=False)), "Both convolutions are 3×3"),
     "5×5": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 5, 1 if n else s, 2, bias=False)), "Both convolutions are 3×3"),
     "stride ignored": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, 1, 1, bias=False)), "The stride isn't used"),
-    "no padding": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, 1 if n else s, bias=False)), "needs padding=1 to keep its size"),
+    "no padding": (
+        of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, 1 if n else s, bias=False)),
+        "needs padding=1 to keep its size",
+    ),
     "channels ignored": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(8, 8, 3, 1 if n else s, 1, bias=False)), "8 channels"),
     "second reads x": (forward(lambda self, x: F.relu(self.n(self.b(x))) + 0 * self.inner(x)), "made for 10 channels gets 6 channels"),
     "three convolutions": (
-        of(also=lambda self, i, c, s: setattr(self, "c", nn.Conv2d(c, c, 3, 1, 1, bias=False)), forward=lambda self, x: F.relu(self.c(Plain.forward(self, x)))),
+        of(
+            also=lambda self, i, c, s: setattr(self, "c", nn.Conv2d(c, c, 3, 1, 1, bias=False)),
+            forward=lambda self, x: F.relu(self.c(Plain.forward(self, x))),
+        ),
         "A plain block has two 3×3 convolutions",
     ),
     "a pooling more": (forward(lambda self, x: F.max_pool2d(Plain.forward(self, x), 3, 1, 1)), "max-pooling"),
     "pooling for the stride": (
-        of(make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, 1, 1, bias=False), also=lambda self, i, c, s: setattr(self, "s", s),
-           forward=lambda self, x: F.avg_pool2d(Plain.forward(self, x), self.s, ceil_mode=True)),
+        of(
+            make_conv=lambda self, i, o, s, n: nn.Conv2d(i, o, 3, 1, 1, bias=False),
+            also=lambda self, i, c, s: setattr(self, "s", s),
+            forward=lambda self, x: F.avg_pool2d(Plain.forward(self, x), self.s, ceil_mode=True),
+        ),
         "The first convolution has the block's stride",
     ),
     "LeakyReLU": (forward(lambda self, x: F.leaky_relu(self.main(x))), "At the end stands a LeakyReLU"),
     "dropout": (forward(lambda self, x: F.dropout(Plain.forward(self, x), 0.1, self.training)), "there is a dropout with p=0.1"),
     "input changed": (forward(in_place), "Something works in place on x"),
     "detached": (forward(lambda self, x: Plain.forward(self, x.detach())), "no gradient reaches the input"),
-    "detached in the middle": (forward(lambda self, x: F.relu(self.n(self.b(self.inner(x).detach())))), "first half of the block gives is cut off"),
+    "detached in the middle": (
+        forward(lambda self, x: F.relu(self.n(self.b(self.inner(x).detach())))),
+        "first half of the block gives is cut off",
+    ),
     "detached at the end": (forward(lambda self, x: Plain.forward(self, x).detach()), "cuts the way back"),
     "eval() inside": (forward(lambda self, x: Plain.forward(self.eval(), x)), "must not call .train() or .eval()"),
     "momentum": (of(make_norm=lambda self, c, n: nn.BatchNorm2d(c, momentum=0.5)), "Is `momentum` (0.1) changed"),
     "instance norm": (of(make_norm=lambda self, c, n: nn.InstanceNorm2d(c, affine=True)), "instance norm"),
     "no return": (forward(lambda self, x: None), "Its last line needs `return`"),
-    "default stride 2": (of(__init__=lambda self, i, c, stride=2: Plain.__init__(self, i, c, stride)), "Without that argument, `stride` is 1"),
+    "default stride 2": (
+        of(__init__=lambda self, i, c, stride=2: Plain.__init__(self, i, c, stride)),
+        "Without that argument, `stride` is 1",
+    ),
     "an instance": (Plain(8, 8), "Hand over the class itself"),
-}  # fmt: skip
+}
 
 
 # ---- the depth ------------------------------------------------------------------------------------------------------
@@ -270,12 +292,17 @@ WRONG_DEPTHS = {
     "stages alone": (lambda n: len(layers(n.stages)), "stem and head have layers, too"),
     "exact name": (count(lambda name, m: is_layer(m) and "shortcut" not in name.split(".")), NAME),
     "ends with it": (count(lambda name, m: is_layer(m) and not name.endswith("shortcut")), NAME),
-    "begins with it": (count(lambda name, m: is_layer(m) and not name.startswith("shortcut")), "leave out every name that contains `shortcut`"),
+    "begins with it": (
+        count(lambda name, m: is_layer(m) and not name.startswith("shortcut")),
+        "leave out every name that contains `shortcut`",
+    ),
     "with a dot": (count(lambda name, m: is_layer(m) and ".shortcut" not in name), NAME),
     "with two dots": (count(lambda name, m: is_layer(m) and ".shortcut." not in name), NAME),
     "downsample": (count(lambda name, m: is_layer(m) and "downsample" not in name), "leave out every name that contains `shortcut`"),
-    "by stride": (count(lambda name, m: is_layer(m) and not (isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride == (2, 2))),
-                  "A projection need not have a stride"),
+    "by stride": (
+        count(lambda name, m: is_layer(m) and not (isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride == (2, 2))),
+        "A projection need not have a stride",
+    ),
     "blocks": (lambda network: sum(len(stage) for stage in network.stages), "expected 18"),
     "two for each block": (lambda network: 2 * sum(len(stage) for stage in network.stages) + 2, "with other convolutions exist"),
     "always 18": (lambda network: 18, "It gives 18 for every network"),
@@ -291,6 +318,6 @@ WRONG_DEPTHS = {
     "fc": (lambda network: len(layers(network.conv1)) + len(network.fc), "goes through all layers of any network"),
     "no argument": (lambda: 18, "with the same names, order and defaults"),
     "network.shortcut": (lambda network: sum(is_layer(m) and not m.shortcut for m in network.modules()), "goes through all layers"),
-}  # fmt: skip
+}
 
 EXERCISES = {checks.plain_block: (RIGHT_BLOCKS, WRONG_BLOCKS), checks.paper_depth: (RIGHT_DEPTHS, WRONG_DEPTHS)}

@@ -192,7 +192,7 @@ WRONG_INCEPTION = {
     "no pooling": (pool(nn.Identity), "does not pool"),
     "5×5 pooling": (pool(lambda: nn.MaxPool2d(5, 1, 2)), "The pooling windows are 5×5"),
     "pooling with zeros around": (pool(lambda: Act(padded_with_zeros)), "is padded with zeros"),
-    "pooling twice": (pool(lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1))), "it"),
+    "pooling twice": (pool(lambda: nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1))), "The pooling windows are 5×5"),
     "global pooling": (pool(lambda: Act(lambda x: F.adaptive_avg_pool2d(x, 1).expand_as(x))), "pools over the whole image"),
     "pooled and enlarged": (pool(lambda: Act(lambda x: F.interpolate(F.max_pool2d(x, 3, 2, 1), size=x.shape[2:]))), "enlarges the result"),
     "pooling last": (inception(fourth=late_pool), "The pooling comes after the 1×1 convolution"),
@@ -202,9 +202,14 @@ WRONG_INCEPTION = {
     "ceil_mode": (pool(lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=True)), "have different sizes"),
     "bias": (inception(bias=True), "Set bias=False"),
     "no BN": (inception(norm=lambda self, o, p: nn.Identity()), "No BN reads what"),
-    "BN at the ends only": (inception(norm=lambda self, o, p: nn.Identity() if p in ("2a", "3a") else nn.BatchNorm2d(o)), "No BN reads what"),
+    "BN at the ends only": (
+        inception(norm=lambda self, o, p: nn.Identity() if p in ("2a", "3a") else nn.BatchNorm2d(o)),
+        "No BN reads what",
+    ),
     "one BN after the joining": (
-        inception(also=lambda self: setattr(self, "end", nn.LazyBatchNorm2d()), forward=lambda self, x: self.end(Inception.forward(self, x))),
+        inception(
+            also=lambda self: setattr(self, "end", nn.LazyBatchNorm2d()), forward=lambda self, x: self.end(Inception.forward(self, x))
+        ),
         "one BN after each: six",
     ),
     "no ReLUs": (inception(act=lambda self, place: nn.Identity()), "All ReLUs are missing"),
@@ -219,22 +224,40 @@ WRONG_INCEPTION = {
     "ReLU on x": (inception(forward=lambda self, x: Inception.forward(self, F.relu(x))), "A ReLU works on x before the paths"),
     "ReLU on x in place": (inception(forward=lambda self, x: Inception.forward(self, F.relu_(x))), "Something works in place on x"),
     "no reduction": (
-        inception(make_paths=lambda self, i, a, b, c, d: Inception.make_paths(self, i, a, (i, b[1]), (i, c[1]), d)), "give three[0] and five[0]"
+        inception(make_paths=lambda self, i, a, b, c, d: Inception.make_paths(self, i, a, (i, b[1]), (i, c[1]), d)),
+        "give three[0] and five[0]",
     ),
     "3×3 and 5×5 without 1×1": (
-        inception(make_paths=lambda self, i, a, b, c, d: [self.unit(i, a, 1, ""), self.unit(i, b[1], 3, ""), self.unit(i, c[1], 5, ""), self.fourth(i, d)]),
+        inception(
+            make_paths=lambda self, i, a, b, c, d: [
+                self.unit(i, a, 1, ""),
+                self.unit(i, b[1], 3, ""),
+                self.unit(i, c[1], 5, ""),
+                self.fourth(i, d),
+            ]
+        ),
         "1×1; 1×1 and 3×3; 1×1 and 5×5",
     ),
-    "three and five swapped": (inception(make_paths=lambda self, i, a, b, c, d: Inception.make_paths(self, i, a, c, b, d)), "27 channels"),
+    "three and five swapped": (
+        inception(make_paths=lambda self, i, a, b, c, d: Inception.make_paths(self, i, a, c, b, d)),
+        "5×5 convolution 6 → 12",
+    ),
     "5×5 as two 3×3": (
-        inception(conv=lambda self, i, o, k: nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.Conv2d(o, o, 3, padding=1, bias=False))
-                  if k == 5 else Inception.conv(self, i, o, k)),
+        inception(
+            conv=lambda self, i, o, k: (
+                nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.Conv2d(o, o, 3, padding=1, bias=False))
+                if k == 5
+                else Inception.conv(self, i, o, k)
+            )
+        ),
         "3×3 convolution 2 → 4",
     ),
     "all 3×3": (inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, 3, padding=1, bias=False)), "The kernels: 1×1"),
     "dilated 3×3 for 5×5": (
-        inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, 3, padding=2, dilation=2, bias=False) if k == 5 else Inception.conv(self, i, o, k)),
-        "The kernels: 1×1",
+        inception(
+            conv=lambda self, i, o, k: nn.Conv2d(i, o, 3, padding=2, dilation=2, bias=False) if k == 5 else Inception.conv(self, i, o, k)
+        ),
+        "expected 5×5 convolution 2 → 4",
     ),
     "joined along the images": (inception(dim=0), "torch.cat(…, dim=1) joins the channels"),
     "joined along the height": (inception(dim=2), "torch.cat(…, dim=1) joins the channels"),
@@ -244,21 +267,32 @@ WRONG_INCEPTION = {
     "no padding": (inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, k, bias=False)), "have different sizes: 8×7, 6×5, 4×3, 8×7"),
     "padding 1 everywhere": (inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, k, padding=1, bias=False)), "have different sizes"),
     "one path missing": (inception(order=(0, 1, 2)), "The number of channels differs"),
-    "x joined, too": (inception(outputs=lambda self, x: [*Inception.outputs(self, x), x], order=(0, 1, 2, 3, 4)), "The number of channels differs"),
+    "x joined, too": (
+        inception(outputs=lambda self, x: [*Inception.outputs(self, x), x], order=(0, 1, 2, 3, 4)),
+        "The number of channels differs",
+    ),
     "detached path": (path_detached(3), "What the pooling path gives is cut off"),
     "detached input of a path": (path_detached(1, inside=True), "What the 3×3 path reads is cut off"),
     "detached": (inception(forward=lambda self, x: Inception.forward(self, x.detach())), "no gradient reaches the input"),
     "dropout": (inception(forward=lambda self, x: F.dropout(Inception.forward(self, x), 0.4, self.training)), "a dropout with p=0.4"),
-    "a list of layers": (inception(also=lambda self: (setattr(self, "all", list(self.paths)), delattr(self, "paths"), setattr(self, "paths", None)),
-                                   outputs=lambda self, x: [path(x) for path in self.all]), "`self.all` is a Python list"),
+    "a list of layers": (
+        inception(
+            also=lambda self: (setattr(self, "all", list(self.paths)), delattr(self, "paths"), setattr(self, "paths", None)),
+            outputs=lambda self, x: [path(x) for path in self.all],
+        ),
+        "`self.all` is a Python list",
+    ),
     "eval() inside": (inception(forward=lambda self, x: Inception.forward(self.eval(), x)), "must not call .train() or .eval()"),
     "momentum": (inception(norm=lambda self, o, place: nn.BatchNorm2d(o, momentum=0.01)), "Is `momentum` (0.1) changed"),
     "a tuple": (inception(forward=lambda self, x: tuple(self.outputs(x))), "returns a tuple of 4"),
     "no return": (inception(forward=lambda self, x: None), "Its last line needs `return`"),
     "three as a number": (inception(make_paths=lambda self, i, a, b, c, d: [nn.Conv2d(i, b, 3)]), "`three` and `five` are pairs"),
     "four arguments": (lambda i, one, three, five: None, "with the same names, order and defaults"),
-    "a max-pooling more": (inception(forward=lambda self, x: F.max_pool2d(Inception.forward(self, x), 3, 1, 1)), "Something is pooled after"),
-}  # fmt: skip
+    "a max-pooling more": (
+        inception(forward=lambda self, x: F.max_pool2d(Inception.forward(self, x), 3, 1, 1)),
+        "Something is pooled after",
+    ),
+}
 
 
 # ---- ResNeXt --------------------------------------------------------------------------------------------------------
@@ -328,10 +362,16 @@ class AsSequential(nn.Module):
         super().__init__()
         self.down = None if (i, stride) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
         self.body = nn.Sequential(
-            nn.Conv2d(i, inside, 1, bias=False), nn.BatchNorm2d(inside), nn.ReLU(inplace=True), nn.ZeroPad2d(1),
-            nn.Conv2d(inside, inside, 3, stride, groups=groups, bias=False), nn.BatchNorm2d(inside), nn.ReLU(),
-            nn.Conv2d(inside, o, 1, bias=False), nn.BatchNorm2d(o),
-        )  # fmt: skip
+            nn.Conv2d(i, inside, 1, bias=False),
+            nn.BatchNorm2d(inside),
+            nn.ReLU(inplace=True),
+            nn.ZeroPad2d(1),
+            nn.Conv2d(inside, inside, 3, stride, groups=groups, bias=False),
+            nn.BatchNorm2d(inside),
+            nn.ReLU(),
+            nn.Conv2d(inside, o, 1, bias=False),
+            nn.BatchNorm2d(o),
+        )
 
     def forward(self, x):
         shortcut = x if self.down is None else self.down(x)
@@ -418,7 +458,8 @@ WRONG_RESNEXT = {
     "always 4 groups": (conv(fixed=4), "groups 4, no bias; expected"),
     "depthwise": (resnext(make_conv=lambda self, n, i, o, g, s: ResNeXt.make_conv(self, n, i, o, i, s)), "has the block's groups"),
     "groups as width": (
-        resnext(make_conv=lambda self, n, i, o, g, s: ResNeXt.make_conv(self, n, i, o, i // g, s)), "has the block's groups"
+        resnext(make_conv=lambda self, n, i, o, g, s: ResNeXt.make_conv(self, n, i, o, i // g, s)),
+        "has the block's groups",
     ),
     "groups on the projection": (side(groups=2), "Only the 3×3 convolution has the groups"),
     "ReLU before the addition": (join(lambda y, s: F.relu(y) + s), "The ReLU is applied to the residual before the addition"),
@@ -432,7 +473,7 @@ WRONG_RESNEXT = {
     "no first ReLU": (resnext(act=lambda self, n, x: F.relu(x) if n else x), "The ReLU after the first 1×1 and its BN is missing"),
     "no second ReLU": (resnext(act=lambda self, n, x: x if n else F.relu(x)), "The ReLU after the 3×3 and its BN is missing"),
     "ReLU before BN": (resnext(residual=swapped), "The ReLUs stand before the BNs"),
-    "pre-activation": (resnext(residual=pre), "that is pre-activation"),
+    "pre-activation": (resnext(residual=pre), "as many channels as the convolution before it gives"),
     "bias": (resnext(bias=True), "Set bias=False"),
     "bias on the projection": (side(bias=True), "Set bias=False"),
     "no BN after the projection": (side(norm=False), "No BN reads what `side.0` gives"),
@@ -440,7 +481,10 @@ WRONG_RESNEXT = {
     "stride on the first 1×1": (conv(stride_at=(0,)), "The 3×3 convolution and the projection have the block's stride"),
     "stride on the last 1×1": (conv(stride_at=(2,)), "The 3×3 convolution and the projection have the block's stride"),
     "stride twice": (conv(stride_at=(0, 1)), "the stride is there twice"),
-    "stride ignored": (resnext(__init__=lambda self, i, n, o, groups, stride=1: ResNeXt.__init__(self, i, n, o, groups)), "The stride isn't used"),
+    "stride ignored": (
+        resnext(__init__=lambda self, i, n, o, groups, stride=1: ResNeXt.__init__(self, i, n, o, groups)),
+        "The stride isn't used",
+    ),
     "no stride on the projection": (side(stride=False), "the block's stride is missing on this path"),
     "no projection": (side(when=lambda i, o, s: False), PROJECT),
     "projection for the channels only": (side(when=lambda i, o, s: i != o), PROJECT),
@@ -458,10 +502,16 @@ WRONG_RESNEXT = {
     "dropout": (join(lambda y, s: F.relu(F.dropout2d(y, 0.5) + s)), "two calls"),
     "no default stride": (lambda i, n, o, groups, stride: ResNeXt(i, n, o, groups, stride), "same names, order and defaults"),
     "groups by another name": (lambda i, n, o, g, stride=1: ResNeXt(i, n, o, g, stride), "same names, order and defaults"),
-    "default stride 2": (resnext(__init__=lambda self, i, n, o, groups, stride=2: ResNeXt.__init__(self, i, n, o, groups, stride)), "`stride` is 1"),
-    "four times as wide": (resnext(__init__=lambda self, i, n, o, groups, stride=1: ResNeXt.__init__(self, i, n, 4 * n, groups, stride)), "48"),
+    "default stride 2": (
+        resnext(__init__=lambda self, i, n, o, groups, stride=2: ResNeXt.__init__(self, i, n, o, groups, stride)),
+        "`stride` is 1",
+    ),
+    "four times as wide": (
+        resnext(__init__=lambda self, i, n, o, groups, stride=1: ResNeXt.__init__(self, i, n, 4 * n, groups, stride)),
+        "48",
+    ),
     "no return": (resnext(forward=lambda self, x: None), "Its last line needs `return`"),
-}  # fmt: skip
+}
 
 
 # ---- the identity ---------------------------------------------------------------------------------------------------
@@ -603,12 +653,19 @@ def hard_coded(block):
 
 
 RIGHT_IDENTITIES = {
-    "in place": LAST, "all weights": everything, "nn.init": by_init, "through .data": by_data, "new parameters": new_parameters,
-    "load_state_dict": by_state, "the last convolution, β and the running mean": by_convolution,
-    "the first BN, β and the running mean": by_first_norm, "returns the block": and_then(lambda block: block),
-    "prints": and_then(print), "γ and β, −0": zero("bn2.weight", "bn2.bias", value=-0.0),
+    "in place": LAST,
+    "all weights": everything,
+    "nn.init": by_init,
+    "through .data": by_data,
+    "new parameters": new_parameters,
+    "load_state_dict": by_state,
+    "the last convolution, β and the running mean": by_convolution,
+    "the first BN, β and the running mean": by_first_norm,
+    "returns the block": and_then(lambda block: block),
+    "prints": and_then(print),
+    "γ and β, −0": zero("bn2.weight", "bn2.bias", value=-0.0),
     "statistics, too": and_then(lambda block: block.bn2.reset_running_stats()),
-}  # fmt: skip
+}
 WRONG_IDENTITIES = {
     "only γ": (zero("bn2.weight"), "and then adds its bias"),
     "only β": (zero("bn2.bias"), "The bias of the last BN is 0, but its weight isn't"),
@@ -640,7 +697,7 @@ WRONG_IDENTITIES = {
     "16 channels only": (hard_coded, "5"),
     "the shortcut removed": (lambda block: setattr(block, "shortcut", nn.ReLU()), "`block.shortcut` is a ReLU now"),
     "a misspelt layer": (lambda block: nn.init.zeros_(block.bn3.weight), "Is `self.bn1` meant?"),
-}  # fmt: skip
+}
 
 EXERCISES = {
     checks.inception_block: (RIGHT_INCEPTION, WRONG_INCEPTION),

@@ -567,6 +567,8 @@ def differences(found, expected, trace, case, more):
         text = f"Found: {case} has {_list(left)} too many: {names}.\n{more.get('extra', lambda step: '')(named[0])}"
     else:
         text = f"Found: {case} has {_list(left)}; expected {_list(missing)} instead."
+        if advised := more.get("missing", lambda step: "")(missing[0]):
+            text += f"\n{advised}"
     listed = listed.replace("Found: ", "In all, ", 1)
     return [count, text if len(found) > 12 else f"{text}\n{listed.splitlines()[0]}", listed]
 

@@ -221,7 +221,8 @@ def _advice(count):
     bias = "Set bias=False: the exercise wants no biases."
     return {
         "norms_follow": False,
-        "channels": "The output has " + ("`channels`" if count == 2 else "4 · channels") + " channels.", "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
+        "channels": "The output has " + ("`channels`" if count == 2 else "4 · channels") + " channels.",
+        "extra": norm, "missing": missing, "in": place, "kernel": kernels, "stride": stride,
         "bias": lambda right, wrong: bias if wrong.settings.get("bias") is not None else "Leave `bias` at its default, True.",
     }  # fmt: skip
 

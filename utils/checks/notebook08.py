@@ -85,6 +85,7 @@ POOLS = {
 
 
 def _inception_mistakes():
+    yield from _inception_cuts()
     pools = [(hint, function) for hint, functions in POOLS.items() for function in functions]
     late = "The pooling comes after the 1×1 convolution, its BN and ReLU: it stands before them."
     orders = []
@@ -119,11 +120,15 @@ def _inception_mistakes():
         for place in places:
             options.append((f"The activation {WHICH[place]} is {name}: a ReLU follows each BN.", {"acts": {place: act}}))
     yield from ((hint, _inception(**option)) for hint, option in options)
-    for (a, first), (b, second) in itertools.combinations(
-        [*options[: len(pools) + 1], *options[len(pools) + 1 :][: 23 + len(missing) + 1]], 2
-    ):
-        if not first.keys() & second.keys():
-            yield f"{a} {b}", _inception(**first, **second)
+    likely = [(hint, {"pool": functions[0]}) for hint, functions in list(POOLS.items())[:3]] + [(late, {"late": True})]
+    second = [(hint, {"acts": dict.fromkeys(which, same)}) for hint, which in missing]
+    second += [(hint, {"order": order}) for hint, order in orders] + [(swaps[0][0], {"swapped": swaps[0][1]})]
+    for (a, one), (b, another) in itertools.product(likely, second):
+        yield f"{a} {b}", _inception(**one, **another)
+
+
+def _inception_cuts():
+    """First, since they are looked for where the outputs are right."""
     for number, name in enumerate(PATHS):
         yield (
             f"What {name} gives is cut off from the gradient (.detach(), .data, no_grad).",
@@ -157,8 +162,8 @@ INCEPTION_CASES = (
     ((16, 8, (6, 12), (2, 4), 3), {}, (2, 16, 8, 7), (1, 16, 6, 6)),
     ((5, 4, (3, 7), (6, 2), 9), {}, (3, 5, 5, 9), (1, 5, 3, 4)),
     ((12, 1, (9, 3), (2, 7), 4), {}, (2, 12, 6, 5)),
-    ((7, 10, (4, 5), (3, 8), 2), {}, (2, 7, 4, 6), (1, 7, 1, 1)),
-    ((192, 64, (96, 128), (16, 32), 24), {}, (2, 192, 4, 5)),
+    ((7, 10, (4, 5), (3, 8), 2), {}, (2, 7, 4, 6), (1, 7, 2, 1)),
+    ((24, 16, (10, 14), (4, 8), 6), {}, (2, 24, 4, 5)),
 )
 
 
@@ -197,7 +202,7 @@ def _extra_inception(step):
         (r"Calculated padded input size per channel|Output size is too small",
          "The image is smaller than the kernel: padding=1 for a 3×3 kernel, padding=2 for a 5×5 keep its size."),
         (r"running_mean should contain", "A BN stands after its convolution, and has as many channels as that gives. Which one is it?"),
-        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|"
+        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|unsupported operand type.*'tuple'|"
          r"received an invalid",
          "`three` and `five` are pairs: three[0] channels after the 1×1, three[1] after the 3×3. `one` and `pool` are numbers."),
         (r"to have \d+ channels, but got \d+ channels", "Which layer comes before it? " + ONE_BY_ONE),
@@ -335,16 +340,17 @@ def _ahead(r, x, norms):
 
 
 def _resnext_cases():
+    # All channels can be divided by 4 and by the groups: groups in a wrong place show in the layers, and not as an error.
     for arguments, keywords, *shapes in (
         ((16, 12, 16), {"groups": 4}, (2, 16, 6, 5)),
-        ((10, 12, 18, 3), {"stride": 2}, (2, 10, 6, 5), (1, 10, 8, 8)),
-        ((14, 6, 14, 2), {"stride": 2}, (3, 14, 9, 7), (1, 14, 8, 8)),
-        ((8, 10, 20, 5), {}, (2, 8, 5, 9), (1, 8, 2, 3)),
-        ((18, 8, 10), {"groups": 8, "stride": 1}, (2, 18, 4, 5)),
-        ((5, 6, 7), {"groups": 1, "stride": 3}, (2, 5, 10, 8), (1, 5, 7, 12)),
-        ((9, 16, 9, 16, 1), {}, (2, 9, 4, 5)),
+        ((12, 24, 36, 3), {"stride": 2}, (2, 12, 6, 5), (1, 12, 8, 8)),
+        ((20, 8, 20, 2), {"stride": 2}, (3, 20, 9, 7), (1, 20, 8, 8)),
+        ((12, 4, 16, 4), {}, (2, 12, 5, 9), (1, 12, 2, 3)),
+        ((24, 16, 8), {"groups": 8, "stride": 1}, (2, 24, 4, 5)),
+        ((4, 12, 8), {"groups": 1, "stride": 3}, (2, 4, 10, 8), (1, 4, 7, 12)),
+        ((32, 16, 32, 16, 1), {}, (2, 32, 4, 5)),
         ((4, 8, 16, 2, 2), {}, (2, 4, 8, 6), (1, 4, 32, 32)),
-        ((256, 128, 256, 32), {}, (2, 256, 3, 2)),
+        ((64, 32, 64, 16), {}, (2, 64, 3, 2)),
     ):
         make = [lambda a=arguments, k=keywords: ResNeXtBlock(*a, **k)]
         yield Case("ResNeXtBlock", arguments, keywords, make, shapes)
@@ -378,7 +384,7 @@ def _resnext_groups(right, wrong):
         (r"Kernel size can't be greater than",
          "The image has become smaller than the kernel: a 3×3 convolution needs padding=1 to keep its size, and the stride stands once."),
         (r"in_channels must be divisible by groups|out_channels must be divisible by groups",
-         "A convolution gets groups that don't divide its channels: only the 3×3 convolution has them, from `inside` to `inside`."),
+         "The channels of a convolution can't be divided by its groups: only the 3×3 convolution has groups, the argument."),
         (r"running_mean should contain", "A BN has as many channels as the convolution before it gives: inside, inside, out_channels."),
         (r"groups=\d+, expected weight|must be divisible|expected input\[[\d, ]+\] to have \d+ channels",
          "Which layer comes before it? The channels go in_channels → inside → inside → out_channels on the main path, and in_channels → "
@@ -463,14 +469,15 @@ NUMBERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked
 
 
 def _parts(block):
-    """What must stay: {name: (kind, settings)} of all modules."""
+    """What must stay of all modules: {name: (kind, settings, hooks, names of tensors, the module)}."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         name: (
             type(module),
             {k: v for k, v in vars(module).items() if not k.startswith("_")},
             {hook: len(getattr(module, hook)) for hook in hooks},
-            sorted(key for key in {**module._parameters, **module._buffers}),
+            sorted(key for key, tensor in {**module._parameters, **module._buffers}.items() if tensor is not None),
+            module,
         )
         for name, module in block.named_modules()
     }
@@ -484,9 +491,11 @@ def _changed(before, after):
             return f"Found: {label} is gone.\nOnly set numbers: take no layer out."
         if name not in before:
             return f"Found: there is a new layer, {label}.\nOnly set numbers in the layers that are there."
-        (kind, settings, hooks, tensors), (now, others, more, left) = before[name], after[name]
+        (kind, settings, hooks, tensors, old), (now, others, more, left, new) = before[name], after[name]
         if kind is not now:
             return f"Found: {label} is a {now.__name__} now; before, it was a {kind.__name__}.\nOnly set numbers: replace no layer."
+        if old is not new:
+            return f"Found: {label} is another layer now, if of the same kind.\nOnly set numbers: replace no layer."
         extra = [key for key in others if key not in settings]
         if "forward" in extra or "__call__" in extra:
             return f"Found: {label} has another `forward` now.\nOnly set numbers: replace no method."
