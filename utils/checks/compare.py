@@ -213,6 +213,8 @@ def own(subject, mistakes):
     twice = [step for step in trace.layers() if weights[id(step.weight)] > 1]
     if twice:
         what = {"norm": "Each BN keeps the statistics of what it reads, so each place needs a BN of its own."}
+        if len({id(step.given[0]) for step in twice if step.weight is twice[0].weight}) == 1:  # both read the same tensor
+            what = {twice[0].kind: "It reads the same each time: compute that once, keep it under a name, and use it twice."}
         return f"Found: {case} uses `{trace.name(twice[0])}` {weights[id(twice[0].weight)]} times in one call.\n" + what.get(
             twice[0].kind, "Each place needs a layer of its own, with its own weights."
         )
@@ -291,13 +293,19 @@ def layers(subject, mistakes):
             if close(reference.eval()(subject.x), subject.out, subject.tolerance):
                 subject.match = pairs, reference
                 return
+    hints = _layers_differ(subject)
+    subject.alike = not hints
+    return hints
+
+
+def _layers_differ(subject):
+    """What differs between the layers and those of the nearest reference; nothing if they are alike."""
     found = [step for step in subject.trace.layers()]
     options = []
     for number in range(len(subject.case.references)):
         expected = traced(reference_of(subject, number).to(subject.x.dtype).eval(), subject.x)[1].layers()
         options.append(differences(found, expected, subject.trace, subject.case, subject.answer.advice))
-    subject.alike = not all(options)
-    if not subject.alike:
+    if all(options):
         return min(options, key=lambda hints: hints[0])[1:]
 
 
@@ -345,6 +353,8 @@ def training(subject, mistakes):
             for hint, function in mistakes:
                 if close(attempt(function, copy.deepcopy(reference).train(), x), out, 10 * subject.tolerance):
                     return f"Found: in training mode, the output differs.\n{hint}"
+            if found := _layers_differ(subject):  # a stride on a later 1×1 convolution shows in the BNs' statistics alone
+                return found
             return "Found: in training mode, the output is another one; in evaluation, it is right.\nWhat depends on self.training?"
     names = {id(t): name for name, t in [*subject.model.named_parameters(), *subject.model.named_buffers()]}
     for mine, right in pairs:

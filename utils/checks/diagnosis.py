@@ -46,7 +46,7 @@ def differences(found, expected, trace, case, more):
         convs = [step for step in found if step.kind == "conv"]
         read = [id(conv) for step in found if step.kind == "norm" for conv in step.before(("conv",))]
         bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read]
-        if kinds[0]["norm"] < kinds[1]["norm"] and bare:
+        if kinds[0]["norm"] < kinds[1]["norm"] and bare and more.get("norms_follow", True):
             text += f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}."
         else:
             text += more.get("missing", lambda step: "")(missing[0])
@@ -61,6 +61,8 @@ def differences(found, expected, trace, case, more):
         text = f"Found: {case} has {_list(left)} too many: {names}.\n{more.get('extra', lambda step: '')(named[0])}"
     else:
         text = f"Found: {case} has {_list(left)}; expected {_list(missing)} instead."
+        if advised := more.get("missing", lambda step: "")(missing[0]):
+            text += f"\n{advised}"
     listed = listed.replace("Found: ", "In all, ", 1)
     return [count, text if len(found) > 12 else f"{text}\n{listed.splitlines()[0]}", listed]
 
@@ -133,6 +135,8 @@ def cannot_be_added(subject, trace, x):
     expected = tuple(attempt(reference_of(subject, 0).eval(), torch.zeros(x.shape)).shape)
     sides = [(trace.formula(tensor) or "one path", tuple(tensor.shape), trace.step(tensor)) for tensor in trace.failed[2]]
     text = " and ".join(f"{name}, of shape {shape}" for name, shape, _ in sides)
+    if "added" in subject.answer.advice:  # of a network that adds nothing
+        return f"{text} are added.\n{subject.answer.advice['added']}"
     text = f"{text} are added.\nBoth must be {expected}. "
     for name, shape, step in sides:
         if shape == expected or step is None:
@@ -259,7 +263,8 @@ def shape_advice(found, expected, shape, subject):
         return "The second number is that of the classes: the last layer must take it from the argument."
     if found[1] != expected[1]:
         joined = any(step.kind == "cat" for step in subject.trace.steps)
-        return "The number of channels differs." + (" torch.cat puts the paths side by side: here they are added." if joined else "")
+        more = subject.answer.advice.get("channels", "The number of channels differs.")
+        return more + (" torch.cat puts the paths side by side: here they are added." if joined else "")
     given, keywords = subject.case.shapes[0], subject.case.keywords
     if len(given) == 4 and found[2:] == tuple(given[2:]) and expected[2:] != found[2:] and "stride" in keywords:
         return "The stride isn't used: the image keeps its size."
