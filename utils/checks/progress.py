@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..files import whole
+from ..files import atomic_write
 
 SECTIONS = ("exercises", "cases")
 _memory = {}  # takes the file's place where there is none to be written
@@ -57,7 +57,7 @@ def update(section, key, entry):
         with FileLock(f"{path}.lock", timeout=10):
             found = read()
             _change(found, section, key, entry)
-            with whole(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except (OSError, NotImplementedError) as error:  # read-only, full, or a file system without locks
         _tell(f"Your progress can't be kept in {path.name} ({getattr(error, 'strerror', None) or error}): it lasts as long as this kernel.")
