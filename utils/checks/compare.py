@@ -433,15 +433,20 @@ def _by_layers(mine, theirs):
         groups[_form(step)][1].append(step)
     layers = [group for form, group in groups.items() if form[0] != "norm"]
     norms = [group for form, group in groups.items() if form[0] == "norm"]
-    for way in itertools.product(*(itertools.permutations(m) for _, m in layers)):
+    for way in itertools.product(*(_orders(m) for _, m in layers)):
         pairs = [pair for (r, _), m in zip(layers, way, strict=True) for pair in zip(m, r, strict=True)]
         partner = {id(m): id(r) for m, r in pairs}
         first = [_beside(r, m, partner) for r, m in norms]
-        for norm_way in itertools.chain([first], itertools.product(*(itertools.permutations(m) for _, m in norms))):
+        for norm_way in itertools.chain([first], itertools.product(*(_orders(m) for _, m in norms))):
             both = pairs + [pair for (r, _), m in zip(norms, norm_way, strict=True) for pair in zip(m, r, strict=True)]
             found = [pair for m, r in both for pair in _of_step(m, r)]
             if all(m is not None and r is not None and m.shape == r.shape for m, r in found):
                 yield found
+
+
+def _orders(some):
+    """All orders of a few things; of many, which only a deep network has, just that of their use."""
+    return itertools.permutations(some) if len(some) <= 6 else [some]
 
 
 def _beside(right, mine, partner):
@@ -476,7 +481,7 @@ def _by_shape(model, reference):
             groups.setdefault((kind, tensor.numel()), ([], []))[1].append(tensor)
     if any(len(r) != len(m) for r, m in groups.values()):
         return
-    for way in itertools.product(*(itertools.permutations(m) for _, m in groups.values())):
+    for way in itertools.product(*(_orders(m) for _, m in groups.values())):
         pairs = [pair for (r, _), m in zip(groups.values(), way, strict=True) for pair in zip(m, r, strict=True)]
         yield pairs
 

@@ -4,28 +4,7 @@ import torch
 from torch import nn
 
 from .. import models
-from . import blocks
 from .framework import are_probabilities, count_parameters, exercise, inputs
-
-
-def _expansion(cls, right):
-    found = getattr(cls, "expansion", None)
-    return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
-
-
-@exercise("4.1", "BasicBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
-def basic_block(cls):
-    """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, BN behind the projection."""
-    yield _expansion(cls, 1)
-    yield from blocks.in_short("BasicBlock", cls, [(64, 64, 1, [73_984]), (64, 128, 2, [230_144]), (16, 32, 1, [14_528])], norm=True)
-
-
-@exercise("4.2", "Bottleneck", raw=True, causes=[("", blocks.BOTH_PATHS)])
-def bottleneck(cls):
-    """cls(in_channels, channels, stride=1) with cls.expansion = 4: 1×1, 3×3 with the stride, 1×1 to four times the channels."""
-    yield _expansion(cls, 4)
-    cases = [(256, 64, 1, [70_400]), (64, 64, 1, [75_008]), (256, 128, 2, [379_392]), (32, 8, 2, [2_272])]
-    yield from blocks.in_short("Bottleneck", cls, cases, kernels=(1, 3, 1), expansion=4, norm=True)
 
 
 @exercise(
