@@ -1,0 +1,215 @@
+"""What the checks of stages and whole networks share: which blocks an answer has made, in which order they run, and what that means."""
+
+import math
+from itertools import groupby
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from . import guard
+from .compare import Case
+from .guard import Failed
+
+
+class Probe(nn.Module):
+    """A block of the check's own, called as BasicBlock and Bottleneck are, and cheap. Subclasses have another expansion."""
+
+    expansion = 1
+    preactivated = False
+
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__()
+        out = channels * self.expansion
+        self.given = int(in_channels), int(channels), int(stride)
+        self.conv = nn.Conv2d(in_channels, out, 1, stride=stride, groups=math.gcd(in_channels, out), bias=False)
+        self.norm = nn.BatchNorm2d(out)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x)) + (x if x.shape[1] == self.norm.num_features and self.given[2] == 1 else 0))
+
+
+Two = type("BlockOfExpansion2", (Probe,), {"expansion": 2})
+Three = type("BlockOfExpansion3", (Probe,), {"expansion": 3})
+Four = type("BlockOfExpansion4", (Probe,), {"expansion": 4})
+One = type("BlockOfExpansion1", (Probe,), {})
+
+
+class NamedCase(Case):
+    """A case whose arguments may be classes and lists."""
+
+    def __str__(self):
+        arguments = [getattr(a, "__name__", None) or str(a) for a in self.arguments]
+        return f"{self.name}({', '.join([*arguments, *(f'{k}={v!r}' for k, v in self.keywords.items())])})"
+
+
+class Careful(guard.Answer):
+    """An Answer that is given lists of its own, and must leave them as they are."""
+
+    def __init__(self, answer):
+        self.__dict__ = answer.__dict__
+
+    def __call__(self, *args, **kwargs):
+        mine = [list(a) if isinstance(a, list) else a for a in args]
+        made = super().__call__(*mine, **kwargs)
+        for before, now in zip(args, mine, strict=True):
+            if isinstance(before, list) and before != now:
+                raise Failed(
+                    "its arguments stay as they were",
+                    f"Found: the list `layers` was {before} before the call, and is {now} after it.\n"
+                    "pop(), reverse(), +=, and an assignment to layers[i] change the caller's own list: the table of all networks. Use "
+                    "layers[i], a loop over it, or a copy, list(layers).",
+                )
+        return made
+
+
+def improved(rows, explain):
+    """The rows of a check; where one fails, explain() may know a better hint."""
+    for claim, holds, hint in rows:
+        if holds is False and (better := explain()):
+            hint = (better, *([hint] if isinstance(hint, str) else hint)[1:])
+        yield claim, holds, hint
+
+
+# ---- which blocks there are -----------------------------------------------------------------------------------------
+
+
+class Seen:
+    """What an answer makes of a case: model, and its blocks in the order in which they run (else in that of the model's list)."""
+
+    def __init__(self, answer, case, kind):
+        self.case, self.model, self.error, self.blocks, self.out = case, None, None, [], None
+        try:
+            self.model = answer(*case.arguments, **case.keywords)
+        except Failed as failed:
+            self.error = failed
+            return
+        if not isinstance(self.model, nn.Module):
+            return
+        ran = []
+        hook = register_module_forward_pre_hook(lambda module, args: ran.append(module) if isinstance(module, kind) else None)
+        try:
+            with torch.no_grad():
+                self.out = answer.run(self.model.eval(), torch.randn(case.shapes[0]))
+            self.blocks = ran
+        except Failed as failed:
+            self.error = failed
+            self.blocks = [module for module in self.model.modules() if isinstance(module, kind)]
+        finally:
+            hook.remove()
+
+    @property
+    def given(self):
+        return [arguments(block) for block in self.blocks]
+
+
+def arguments(block):
+    """(in_channels, channels, stride) that a block was made with."""
+    if isinstance(block, Probe):
+        return block.given
+    return block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride[0]
+
+
+def as_calls(name, given):
+    """'ResidualBlock(16, 32, stride=2), 2 × ResidualBlock(32, 32)'"""
+    texts = [f"{name}({i}, {c}{f', stride={s}' if s != 1 else ''})" for i, c, s in given]
+    counted = [(text, len(list(same))) for text, same in groupby(texts)]
+    return ", ".join(f"{n} × {text}" if n > 1 else text for text, n in counted) or "no block"
+
+
+AGAIN = "[block] * n is n times the same block, with the same weights: make a new one each time, in a loop."
+
+
+def stage_hint(seen, expected, name, expansion=1):
+    """What is wrong with the blocks of one stage; None if they are as expected. expected: as Seen.given."""
+    found, case = seen.given, seen.case
+    if found == expected and len(set(map(id, seen.blocks))) == len(found):
+        return None
+    text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
+    if not found:
+        return None
+    if len(set(map(id, seen.blocks))) < len(found):
+        return f"Found: in {case}, one block stands at several places: {len(found)} blocks run, and {len(set(map(id, seen.blocks)))} of them are different.\n{AGAIN}"
+    (wide, width, stride), count = expected[0], len(expected)
+    strides, widths = [s for *_, s in found], [c for _, c, _ in found]
+    if len(found) != count:
+        way = "too many" if len(found) > count else "too few"
+        return text + (
+            f"That is {abs(len(found) - count)} {way}: `blocks` counts all of them, the first included."
+            if abs(len(found) - count) == 1
+            else f"The number of blocks is the argument `blocks`, here {count}."
+        )
+    if sorted(found) == sorted(expected):
+        return text + "They are the right ones, but they stand in another order: the first block changes the shape, then come the others."
+    if widths != [width] * count:
+        if expansion > 1 and width * expansion in widths:
+            return text + "Every block is given `channels`: it multiplies by its expansion itself."
+        return text + "Every block is given the same number of channels, that of the stage."
+    if strides != [s for *_, s in expected]:
+        if strides == [stride] * count:
+            return text + "The stride belongs to the first block alone: every further one would make the image smaller again."
+        if stride not in strides[:1] and strides[0] != 1:
+            return text + f"The first block has the stride that is given, here {stride}."
+        if stride != 1 and strides[0] == 1:
+            return text + "The first block has the stride, and no other."
+        return text + "The first block has the stride that is given; all others have 1."
+    wrong = next(i for (i, *_), (right, *_) in zip(found, expected, strict=True) if i != right)
+    if found[0][0] != wide:
+        return text + "The first block reads `in_channels`."
+    if wrong == wide and all(i == wide for i, *_ in found):
+        return text + f"Only the first block reads in_channels: all others read what the block before them gives, {width * expansion}."
+    if expansion != 1 and wrong == width:
+        return text + f"A block gives channels * block.expansion, here {width} · {expansion}: that is what all others read."
+    return text + f"From the second on, the blocks read what the block before them gives: channels{' * block.expansion' if expansion else ''}."
+
+
+def returned(thing, answer, case, what):
+    """What an answer that returns no usable module has returned; None if it has."""
+    if isinstance(answer.thing, nn.Module):
+        return f"Found: a module that is built already.\nHand over the function itself, without brackets: {case.name}, not {case.name}(…)."
+    if thing is None:
+        return f"Found: {case} returns None.\nIts last line needs `return`."
+    if isinstance(thing, type):
+        return f"Found: {case} returns the class {thing.__name__}.\nReturn a module: nn.Sequential(*blocks)."
+    if isinstance(thing, nn.ModuleList) or not isinstance(thing, nn.Module):
+        kind = f"nn.{type(thing).__name__}" if isinstance(thing, nn.Module) else type(thing).__name__
+        return f"Found: {case} returns a {kind}, which can't be called on an image.\nPut {what} into nn.Sequential(*blocks), and return that."
+    return None
+
+
+def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2, 2, 2), table="layers", start=""):
+    """What is wrong with the blocks of a whole network; None if they are as expected."""
+    found, case = seen.given, seen.case
+    expected, now = [], first
+    for width, blocks, stride in zip(widths, layers, strides, strict=False):
+        expected += [(now, width, stride)] + [(width * expansion, width, 1)] * (blocks - 1)
+        now = width * expansion
+    if not found or found == expected and len(set(map(id, seen.blocks))) == len(found):
+        return None
+    text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
+    if len(set(map(id, seen.blocks))) < len(found):
+        return f"Found: in {case}, one block stands at several places: {len(found)} blocks run, and {len(set(map(id, seen.blocks)))} of them are different.\n{AGAIN}"
+    counts = {width: sum(c == width for _, c, _ in found) for width in widths}
+    right = dict(zip(widths, layers, strict=False))
+    if sum(counts.values()) != len(found):
+        return f"{text}The stages have {', '.join(map(str, widths))} channels" + (", which each block multiplies by its expansion." if expansion > 1 else ".")
+    if counts != right:
+        numbers = ", ".join(map(str, counts.values()))
+        if sorted(counts.values()) == sorted(right.values()):
+            return f"{text}The stages have {numbers} blocks, in another order than {table} says: {', '.join(map(str, layers))}."
+        return f"{text}The stages have {numbers} blocks; {table} says {', '.join(map(str, layers))}."
+    if [c for _, c, _ in found] != [c for _, c, _ in expected]:
+        return f"{text}The stages stand in another order: first {widths[0]} channels, then {', '.join(map(str, widths[1:]))}."
+    for number, width in enumerate(widths):
+        mine, theirs = ([row for row in rows if row[1] == width] for rows in (found, expected))
+        if [s for *_, s in mine] != [s for *_, s in theirs]:
+            if all(s == strides[number] for *_, s in mine) and strides[number] != 1:
+                return f"{text}In stage {number + 1}, every block has the stride: it belongs to the first block of a stage alone."
+            if number == 0:
+                return f"{text}Stage 1 has stride 1{start}; the first block of each later stage has stride 2."
+            return f"{text}Stage {number + 1} starts with a block of stride {strides[number]}; all its other blocks have stride 1."
+        if mine != theirs:
+            if mine[0] != theirs[0]:
+                return f"{text}The first block of stage {number + 1} reads what the part before it gives: {theirs[0][0]} channels."
+            return f"{text}In stage {number + 1}, the blocks after the first read what a block of it gives: {theirs[-1][0]} channels."
+    return text
