@@ -437,7 +437,8 @@ def _by_layers(mine, theirs):
         pairs = [pair for (r, _), m in zip(layers, way, strict=True) for pair in zip(m, r, strict=True)]
         partner = {id(m): id(r) for m, r in pairs}
         first = [_beside(r, m, partner) for r, m in norms]
-        for norm_way in itertools.chain([first], itertools.product(*(_orders(m) for _, m in norms))):
+        others = (way for way in itertools.product(*(_orders(m) for _, m in norms)) if [*map(list, way)] != first)
+        for norm_way in itertools.chain([first], others):
             both = pairs + [pair for (r, _), m in zip(norms, norm_way, strict=True) for pair in zip(m, r, strict=True)]
             found = [pair for m, r in both for pair in _of_step(m, r)]
             if all(m is not None and r is not None and m.shape == r.shape for m, r in found):

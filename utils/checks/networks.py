@@ -214,4 +214,4 @@ def explained(rows, answer, cases, kind, layout, name):
                 return hint
         return None
 
-    yield from improved(rows, explain)
+    return (yield from improved(rows, explain))

@@ -35,7 +35,7 @@ def _layer_cases():
         yield NamedCase("make_layer", arguments, keywords, references, shapes)
 
 
-def _layer_mistakes():
+def stage_mistakes():
     """What may be done to the right stage r."""
     relu = torch.relu
     yield "The result of the blocks is not used: x itself is returned.", lambda r, x: x
@@ -112,7 +112,7 @@ def make_layer(answer):
                     return hint
         return None
 
-    yield from improved(network(answer, cases, claims, list(_layer_mistakes()), advice), explain)
+    yield from improved(network(answer, cases, claims, list(stage_mistakes()), advice), explain)
 
 
 # ---- ResNet-25 ------------------------------------------------------------------------------------------------------
@@ -148,20 +148,23 @@ NET_ADVICE = {
 )
 def resnet25(answer):
     """cls(num_classes=10): stem 7×7 with stride 2, stages of 6, 6 and 12 blocks with 32, 64 and 128 channels, pooling, linear layer."""
-    cases = []
-    for arguments, keywords, *shapes in (
-        ((), {}, (2, 3, 20, 16), (1, 3, 32, 32), (1, 3, 64, 48)),
-        ((), {"num_classes": 100}, (2, 3, 16, 16)),
-        ((7,), {}, (3, 3, 17, 24)),
-    ):
-        references = [functools.partial(models.resnet25, *arguments, **keywords, norm_shortcut=norm) for norm in (False, True)]
-        cases.append(NamedCase("ResNet25", arguments, keywords, references, shapes))
+    references = [functools.partial(models.resnet25, norm_shortcut=norm) for norm in (False, True)]
+    cases = [NamedCase("ResNet25", (), {}, references, [(2, 3, 20, 16), (1, 3, 32, 32), (1, 3, 64, 48)])]
     claims = {
-        "runs": "it is built and called without an error: without an argument, with num_classes=100 and with 7",
+        "runs": "it is built and called without an error",
         "shape": "(N, 3, H, W) becomes (N, num_classes), for any height and width; num_classes is 10 by default",
         "layers": "a 7×7 stem with its BN, 6, 6 and 12 blocks of 32, 64 and 128 channels, one linear layer: 4,024,490 parameters, or "
         "4,024,874 with BNs after the projections",
         "order": "stem (convolution, BN, ReLU), three stages, the mean over all positions, linear layer, and nothing after it",
     }
     rows = network(answer, cases, claims, list(network_mistakes(3)), NET_ADVICE)
-    yield from explained(rows, answer, cases, blocks.ResidualBlock, lambda case: LAYOUT, lambda case: "ResidualBlock")
+    right = yield from explained(rows, answer, cases, blocks.ResidualBlock, lambda case: LAYOUT, lambda case: "ResidualBlock")
+    claim, found = "num_classes=100 gives 100 logits, and ResNet25(7) gives 7", ""
+    if not right:
+        yield claim, None, ""
+        return
+    for call, classes, network_ in (("ResNet25(num_classes=100)", 100, answer(num_classes=100)), ("ResNet25(7)", 7, answer(7))):
+        out = answer.run(network_.eval(), torch.zeros(1, 3, 16, 16), doing=call)
+        if tuple(out.shape) != (1, classes):
+            found = found or f"Found: {call} makes one image to {tuple(out.shape)}; expected (1, {classes}).\n"
+    yield claim, not found, f"{found}The last layer takes the number from the argument: nn.Linear(128, num_classes)."

@@ -65,7 +65,11 @@ class Careful(guard.Answer):
 
 def improved(rows, explain):
     """The rows of a check; where one fails, explain() may know a better hint."""
-    for claim, holds, hint in rows:
+    while True:
+        try:
+            claim, holds, hint = next(rows)
+        except StopIteration as end:
+            return end.value
         if holds is False and (better := explain()):
             hint = (better, *([hint] if isinstance(hint, str) else hint)[1:])
         yield claim, holds, hint
@@ -177,13 +181,20 @@ def returned(thing, answer, case, what):
     return None
 
 
-def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2, 2, 2), table="layers", start=""):
+def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2, 2, 2), table="`layers`", start="", block=None):
     """What is wrong with the blocks of a whole network; None if they are as expected."""
     found, case = seen.given, seen.case
     expected, now = [], first
     for width, blocks, stride in zip(widths, layers, strides, strict=False):
         expected += [(now, width, stride)] + [(width * expansion, width, 1)] * (blocks - 1)
         now = width * expansion
+    others = {type(made).__name__ for made in seen.blocks if block and type(made) is not block}
+    if others or block and seen.out is not None and not found:
+        made = " and ".join(sorted(others)) or "none of the blocks that are known"
+        return (
+            f"Found: {case} is made of {made}.\nEvery block is made by the argument `block`, whatever class it is: here "
+            f"{block.__name__}, with {block.__name__}.expansion = {block.expansion}."
+        )
     if not found or found == expected and len(set(map(id, seen.blocks))) == len(found):
         return None
     text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
