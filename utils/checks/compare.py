@@ -44,6 +44,7 @@ class Case:
     shapes: list  # of inputs; everything is compared on the first
     values: str = "normal"
     seen: dict = field(default_factory=dict)
+    ways: int = LIMIT  # how many ways of matching are tried
 
     def __str__(self):
         return f"{self.name}({', '.join([*map(str, self.arguments), *(f'{k}={v!r}' for k, v in self.keywords.items())])})"
@@ -402,7 +403,7 @@ def candidates(subject, number):
         step.weight.is_leaf for step in mine if step.weight is not None
     )
     ways = _by_layers(mine, theirs) if alike else _by_shape(subject.model, blank)
-    for pairs in itertools.islice(ways, LIMIT):
+    for pairs in itertools.islice(ways, subject.case.ways):
         reference, places = copy.deepcopy(blank), _tensors(blank)
         copies = _tensors(reference)
         pairs = [(m, copies[places_index(places, r)]) for m, r in pairs]

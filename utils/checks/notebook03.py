@@ -32,7 +32,7 @@ def _layer_cases():
             functools.partial(models.make_stage, blocks.ResidualBlock, *arguments[:2], blocks_, stride, norm_shortcut=norm)
             for norm in (False, True)
         ]
-        yield NamedCase("make_layer", arguments, keywords, references, shapes)
+        yield NamedCase("make_layer", arguments, keywords, references, shapes, ways=4)
 
 
 def stage_mistakes():
@@ -149,7 +149,7 @@ NET_ADVICE = {
 def resnet25(answer):
     """cls(num_classes=10): stem 7×7 with stride 2, stages of 6, 6 and 12 blocks with 32, 64 and 128 channels, pooling, linear layer."""
     references = [functools.partial(models.resnet25, norm_shortcut=norm) for norm in (False, True)]
-    cases = [NamedCase("ResNet25", (), {}, references, [(2, 3, 20, 16), (1, 3, 32, 32), (1, 3, 64, 48)])]
+    cases = [NamedCase("ResNet25", (), {}, references, [(2, 3, 20, 16), (1, 3, 32, 32), (1, 3, 64, 48)], ways=1)]
     claims = {
         "runs": "it is built and called without an error",
         "shape": "(N, 3, H, W) becomes (N, num_classes), for any height and width; num_classes is 10 by default",

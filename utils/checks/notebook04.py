@@ -24,7 +24,7 @@ def _stage_cases():
         ((Two, 12, 3), {"blocks": 5, "stride": 2}, (2, 12, 9, 6)),
     ):
         numbers = (*arguments, *keywords.values())
-        yield NamedCase("make_stage", arguments, keywords, [functools.partial(models.make_stage, *numbers)], shapes)
+        yield NamedCase("make_stage", arguments, keywords, [functools.partial(models.make_stage, *numbers)], shapes, ways=4)
 
 
 @exercise(
@@ -113,7 +113,7 @@ def _net_cases():
         (One, [1, 1, 1, 2], (), {"in_channels": 2, "stem": "imagenet", "num_classes": 3}, (3, 2, 65, 40)),
     ):
         reference = functools.partial(models.ResNet, block, list(layers), *arguments, **keywords)
-        yield NamedCase("ResNet", (block, layers, *arguments), keywords, [reference], shapes)
+        yield NamedCase("ResNet", (block, layers, *arguments), keywords, [reference], shapes, ways=1)
 
 
 @exercise(
