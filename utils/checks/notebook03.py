@@ -14,25 +14,17 @@ from .stages import NamedCase, Seen, improved, returned, stage_hint
 OTHERS = "Only the first block reads in_channels and has the stride: all others go from out_channels to out_channels, with stride 1."
 
 
-def _row(in_channels, count, channels, stride):
-    return [(in_channels, channels, stride)] + [(channels, channels, 1)] * (count - 1)
-
-
 def _layer_cases():
-    for arguments, keywords, *shapes in (
-        ((16, 32, 3, 2), {}, (2, 16, 8, 6), (2, 16, 16, 16)),
-        ((8, 8, 2, 1), {}, (2, 8, 5, 4)),
-        ((4, 8), {"blocks": 1, "stride": 3}, (2, 4, 10, 7)),
-        ((6, 4), {"blocks": 4, "stride": 1}, (3, 6, 4, 5), (1, 6, 7, 7)),
-        ((5, 5, 2, 2), {}, (2, 5, 9, 6)),
-        ((3, 7, 5, 1), {}, (2, 3, 4, 4)),
+    for arguments, *shapes in (
+        ((16, 32, 3, 2), (2, 16, 8, 6), (2, 16, 16, 16)),
+        ((8, 8, 2, 1), (2, 8, 5, 4)),
+        ((4, 8, 1, 3), (2, 4, 10, 7)),
+        ((6, 4, 4, 1), (3, 6, 4, 5), (1, 6, 7, 7)),
+        ((5, 5, 2, 2), (2, 5, 9, 6)),
+        ((3, 7, 5, 1), (2, 3, 4, 4)),
     ):
-        blocks_, stride = (*arguments[2:], *keywords.values())
-        references = [
-            functools.partial(models.make_stage, blocks.ResidualBlock, *arguments[:2], blocks_, stride, norm_shortcut=norm)
-            for norm in (False, True)
-        ]
-        yield NamedCase("make_layer", arguments, keywords, references, shapes, ways=4)
+        references = [functools.partial(models.make_stage, blocks.ResidualBlock, *arguments, norm_shortcut=norm) for norm in (False, True)]
+        yield NamedCase("make_layer", arguments, {}, references, shapes, ways=4)
 
 
 def stage_mistakes():
@@ -104,12 +96,10 @@ def make_layer(answer):
     def explain():
         for case in cases:
             seen = Seen(answer, case, blocks.ResidualBlock)
-            if seen.error is None or seen.model is not None:
-                numbers = (*case.arguments[2:], *case.keywords.values())
-                expected = _row(case.arguments[0], numbers[0], case.arguments[1], numbers[1])
-                hint = returned(seen.model, answer, case, "the blocks") or stage_hint(seen, expected, "ResidualBlock")
-                if hint:
-                    return hint
+            wide, width, count, stride = case.arguments
+            expected = [(wide, width, stride)] + [(width, width, 1)] * (count - 1)
+            if hint := returned(seen, answer) or stage_hint(seen, expected, "ResidualBlock", out="out_channels"):
+                return hint
         return None
 
     yield from improved(network(answer, cases, claims, list(stage_mistakes()), advice), explain)

@@ -131,16 +131,27 @@ def as_calls(name, given):
 AGAIN = "[block] * n is n times the same block, with the same weights: make a new one each time, in a loop."
 
 
-def stage_hint(seen, expected, name, expansion=1):
-    """What is wrong with the blocks of one stage; None if they are as expected. expected: as Seen.given."""
+def again(seen):
+    """What to say if one block stands at several places, or if blocks are made and don't run; else None."""
+    ran, different = len(seen.blocks), len(set(map(id, seen.blocks)))
+    if different < ran:
+        return f"Found: in {seen.case}, one block stands at several places: {ran} blocks run, and {different} of them are different.\n{AGAIN}"
+    made = {id(m) for m in seen.model.modules() if any(type(m) is type(block) for block in seen.blocks)}
+    if seen.out is not None and different < len(made):
+        return f"Found: {seen.case} makes {len(made)} blocks, and {different} of them run when it is called.\nEach must read what the one before gives."
+    return None
+
+
+def stage_hint(seen, expected, name, expansion=1, out="channels"):
+    """What is wrong with the blocks of one stage; None if they are as expected. expected: as Seen.given. out: what the stub calls them."""
     found, case = seen.given, seen.case
-    if found == expected and len(set(map(id, seen.blocks))) == len(found):
-        return None
-    text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
     if not found:
         return None
-    if len(set(map(id, seen.blocks))) < len(found):
-        return f"Found: in {case}, one block stands at several places: {len(found)} blocks run, and {len(set(map(id, seen.blocks)))} of them are different.\n{AGAIN}"
+    if hint := again(seen):
+        return hint
+    if found == expected:
+        return None
+    text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
     (wide, width, stride), count = expected[0], len(expected)
     strides, widths = [s for *_, s in found], [c for _, c, _ in found]
     if len(found) != count:
@@ -154,38 +165,39 @@ def stage_hint(seen, expected, name, expansion=1):
         return text + "They are the right ones, but they stand in another order: the first block changes the shape, then come the others."
     if widths != [width] * count:
         if expansion > 1 and width * expansion in widths:
-            return text + "Every block is given `channels`: it multiplies by its expansion itself."
-        return text + "Every block is given the same number of channels, that of the stage."
+            return text + f"Every block is given `{out}`, here {width}: it multiplies by its expansion itself."
+        if found[0][:2] == (width, wide):
+            return text + f"in_channels is what the first block reads, and `{out}` what it is given as second argument: here they are swapped."
+        return text + f"Every block is given `{out}`, here {width}, as second argument: the first, too."
     if strides != [s for *_, s in expected]:
         if strides == [stride] * count:
             return text + "The stride belongs to the first block alone: every further one would make the image smaller again."
-        if stride not in strides[:1] and strides[0] != 1:
-            return text + f"The first block has the stride that is given, here {stride}."
-        if stride != 1 and strides[0] == 1:
-            return text + "The first block has the stride, and no other."
-        return text + "The first block has the stride that is given; all others have 1."
-    wrong = next(i for (i, *_), (right, *_) in zip(found, expected, strict=True) if i != right)
+        if strides[0] != stride:
+            alone = ", and no other block" if stride in strides[1:] and stride != 1 else ""
+            return text + f"The first block has the stride that is given, here {stride}{alone}."
+        return text + "The stride belongs to the first block alone: all others have 1."
     if found[0][0] != wide:
-        return text + "The first block reads `in_channels`."
-    if wrong == wide and all(i == wide for i, *_ in found):
+        return text + f"The first block reads `in_channels`, here {wide}."
+    if all(i == wide for i, *_ in found):
         return text + f"Only the first block reads in_channels: all others read what the block before them gives, {width * expansion}."
-    if expansion != 1 and wrong == width:
+    if expansion != 1:
         return text + f"A block gives channels * block.expansion, here {width} · {expansion}: that is what all others read."
-    return text + f"From the second on, the blocks read what the block before them gives: channels{' * block.expansion' if expansion else ''}."
+    return text + f"All blocks after the first read what the block before them gives, {width}."
 
 
-def returned(thing, answer, case, what):
-    """What an answer that returns no usable module has returned; None if it has."""
+def returned(seen, answer):
+    """What an answer that returns no usable stage has returned; None if it has, or fails before."""
+    thing, case = seen.model, seen.case
     if isinstance(answer.thing, nn.Module):
         return f"Found: a module that is built already.\nHand over the function itself, without brackets: {case.name}, not {case.name}(…)."
+    if seen.error is not None and thing is None or isinstance(thing, nn.Module) and not isinstance(thing, nn.ModuleList):
+        return None
     if thing is None:
         return f"Found: {case} returns None.\nIts last line needs `return`."
     if isinstance(thing, type):
         return f"Found: {case} returns the class {thing.__name__}.\nReturn a module: nn.Sequential(*blocks)."
-    if isinstance(thing, nn.ModuleList) or not isinstance(thing, nn.Module):
-        kind = f"nn.{type(thing).__name__}" if isinstance(thing, nn.Module) else type(thing).__name__
-        return f"Found: {case} returns a {kind}, which can't be called on an image.\nPut {what} into nn.Sequential(*blocks), and return that."
-    return None
+    kind = f"an nn.{type(thing).__name__}" if isinstance(thing, nn.Module) else f"a {type(thing).__name__}"
+    return f"Found: {case} returns {kind}, which can't be called on images.\nPut the blocks into nn.Sequential(*blocks), and return that."
 
 
 def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2, 2, 2), table="`layers`", start="", block=None):
@@ -202,11 +214,13 @@ def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2,
             f"Found: {case} is made of {made}.\nEvery block is made by the argument `block`, whatever class it is: here "
             f"{block.__name__}, with {block.__name__}.expansion = {block.expansion}."
         )
-    if not found or found == expected and len(set(map(id, seen.blocks))) == len(found):
+    if not found:
+        return None
+    if hint := again(seen):
+        return hint
+    if found == expected:
         return None
     text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
-    if len(set(map(id, seen.blocks))) < len(found):
-        return f"Found: in {case}, one block stands at several places: {len(found)} blocks run, and {len(set(map(id, seen.blocks)))} of them are different.\n{AGAIN}"
     counts = {width: sum(c == width for _, c, _ in found) for width in widths}
     right = dict(zip(widths, layers, strict=False))
     if sum(counts.values()) != len(found):
