@@ -2,18 +2,22 @@
 
 import functools
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from utils import checks, models
 from utils.models import BasicBlock, Bottleneck
 
+# ---- the two blocks: what holds for both ----------------------------------------------------------------------------
+
 
 def project(i, o, stride):
     return nn.Sequential() if (i, stride) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
 
 
-def block(kernels, *, residual=None, join=None, shortcut=project, at=None, bias=False, expansion=None, last_bn=True, **_):
+def block(kernels, *, residual=None, join=None, shortcut=project, at=None, bias=False, expansion=None, last_bn=True, also=None, **options):
     """A class for a basic block (kernels 3, 3) or a bottleneck (1, 3, 1), with places for mistakes."""
     widen = 4 if len(kernels) == 3 else 1
     at = kernels.index(3) if at is None else at
@@ -26,8 +30,10 @@ def block(kernels, *, residual=None, join=None, shortcut=project, at=None, bias=
             self.convs = nn.ModuleList(
                 nn.Conv2d(widths[i], widths[i + 1], k, stride if i == at else 1, k // 2, bias=bias) for i, k in enumerate(kernels)
             )
-            self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in widths[1 : len(widths) - (not last_bn)])
+            self.norms = nn.ModuleList(nn.BatchNorm2d(w, **options) for w in widths[1 : len(widths) - (not last_bn)])
             self.side = shortcut(in_channels, out, stride)
+            if also:
+                also(self, in_channels, channels, out, stride)
 
         def forward(self, x):
             y = residual(self, x) if residual else self.residual(x)
@@ -39,8 +45,15 @@ def block(kernels, *, residual=None, join=None, shortcut=project, at=None, bias=
             x = self.convs[-1](x)
             return self.norms[-1](x) if last_bn else x
 
-    Block.expansion = expansion or widen
+    if expansion != "none":
+        Block.expansion = expansion or widen
     return Block
+
+
+def forward(kernels, function):
+    """The right layers with another forward: function(self, x)."""
+    base = block(kernels)
+    return type("Block", (base,), {"forward": function})
 
 
 def no_relu_between(self, x):
@@ -57,6 +70,40 @@ def relu_before_norm(self, x):
 
 def in_place(self, x):
     return type(self).residual(self, F.relu_(x))
+
+
+def overwritten(self, x):
+    x = F.relu(self.norms[0](self.convs[0](x)))
+    for conv, norm in zip(self.convs[1:-1], self.norms[1:-1], strict=True):
+        x = F.relu(norm(conv(x)))
+    x = self.norms[-1](self.convs[-1](x))
+    return F.relu(x + self.side(x))
+
+
+def preactivated(kernels):
+    widen = 4 if len(kernels) == 3 else 1
+
+    def norms(self, i, c, o, stride):
+        self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in [i, *[c] * (len(kernels) - 1)])
+
+    def residual(self, x):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = conv(F.relu(norm(x)))
+        return x
+
+    made = block(kernels, residual=residual, also=norms)
+    made.expansion = widen
+    return made
+
+
+def without_gradient(self, x):
+    with torch.no_grad():
+        shortcut = self.side(x)
+    return F.relu(type(self).residual(self, x) + shortcut)
+
+
+def one_norm(self, i, c, o, stride):
+    self.norms[0] = self.norms[1] if self.norms[0].num_features == self.norms[1].num_features else self.norms[0]
 
 
 class AsSequential(nn.Module):
@@ -87,155 +134,250 @@ class BottleneckSequential(AsSequential):
     expansion, first = 4, 1
 
 
-SAME_SHAPE = "both paths must have the same shape"
-WRONG = {
-    "bias left on": ({"bias": True}, "Set bias=False"),
-    "no stride on the shortcut": ({"shortcut": lambda i, o, s: project(i, o, 1)}, SAME_SHAPE),
-    "identity everywhere": ({"shortcut": lambda i, o, s: nn.Identity()}, SAME_SHAPE),
-    "projection everywhere": (
-        {"shortcut": lambda i, o, s: nn.Conv2d(i, o, 1, s, bias=False)},
-        "add x itself",
-    ),
-    "no BN on the projection": ({"shortcut": lambda i, o, s: project(i, o, s)[:1]}, "Put a BN behind the projection"),
-    "ReLU before the addition": ({"join": lambda y, s: F.relu(y) + s}, "before the addition"),
-    "no ReLU after the addition": ({"join": lambda y, s: y + s}, "after the addition is missing"),
-    "not added": ({"join": lambda y, s: F.relu(y)}, "The shortcut is not added"),
-    "no ReLU between": ({"residual": no_relu_between}, "between the convolutions is missing"),
-    "last BN left out": ({"last_bn": False}, "BatchNorm2d on the main path"),
-    "wrong expansion": ({"expansion": 2}, "in the class, above __init__"),
-    "input changed in place": ({"residual": in_place}, "works in place on x"),
-}
+class Padded(nn.Module):
+    """padding="same", F.pad, lazy layers, the shortcut first, BNs of a class of their own, one nn.ReLU for all."""
 
+    expansion = 1
 
-def wrong(kernels):
-    return {name: (block(kernels, **mistake), hint) for name, (mistake, hint) in WRONG.items()}
+    class MyBatchNorm(nn.BatchNorm2d):
+        pass
 
-
-RIGHT_BASIC = {"the shared one": BasicBlock, "as taught": block((3, 3)), "Sequential, None, in place": BasicSequential}
-WRONG_BASIC = wrong((3, 3)) | {
-    "ReLU before BN": (block((3, 3), residual=relu_before_norm), "The ReLU stands before the first BN"),
-    "a bottleneck": (Bottleneck, "expansion = 1"),
-    "one 3×3 convolution": (block((3,)), "Found [(3, 64, 64, 1)]"),
-}
-RIGHT_BOTTLENECK = {"the shared one": Bottleneck, "as taught": block((1, 3, 1)), "Sequential, None, in place": BottleneckSequential}
-WRONG_BOTTLENECK = wrong((1, 3, 1)) | {
-    "stride on the first 1×1": (block((1, 3, 1), at=0), "Here, the 3×3 convolution has it"),
-    "stride on the last 1×1": (block((1, 3, 1), at=2), "Found [(1, 256, 128, 1), (3, 128, 128, 1), (1, 128, 512, 2)]"),
-    "a basic block": (BasicBlock, "expansion = 4"),
-}
-
-
-def stage(*, then=None, count=0, strides="first", shared=False, wrap=nn.Sequential):
-    """A make_stage with one thing done differently."""
-
-    def make_stage(block, in_channels, channels, blocks, stride):
-        made, now = [], in_channels
-        for i in range(blocks + count):
-            s = stride if strides == "all" or i == (0 if strides == "first" else blocks - 1) else 1
-            made.append(made[-1] if shared and i > 1 else block(now, channels, s))
-            now = then(channels, block) if then else channels * block.expansion
-        return wrap(*made)
-
-    return make_stage
-
-
-class Stage(nn.Module):
-    def __init__(self, *blocks):
+    def __init__(self, in_channels, channels, stride=1):
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        out = channels * self.expansion
+        if in_channels != out or stride > 1:
+            self.downsample = nn.ModuleDict({"conv": nn.LazyConv2d(out, 1, stride, bias=False), "bn": nn.LazyBatchNorm2d()})
+        if self.expansion == 4:
+            self.narrow, self.bn0 = nn.Conv2d(in_channels, channels, 1, padding="same", bias=False), nn.LazyBatchNorm2d()
+        self.conv1 = nn.LazyConv2d(channels, 3, (stride, stride), bias=False)
+        self.conv2 = nn.Conv2d(channels, out, 3 if self.expansion == 1 else 1, padding="same", bias=False)
+        self.bn1, self.bn2, self.act = self.MyBatchNorm(channels), self.MyBatchNorm(out), nn.ReLU()
 
     def forward(self, x):
-        return functools.reduce(lambda x, block: block(x), self.blocks, x)
+        side = self.downsample["bn"](self.downsample["conv"](x)) if hasattr(self, "downsample") else x
+        if self.expansion == 4:
+            x = self.act(self.bn0(self.narrow(x)))
+        x = self.act(self.bn1(self.conv1(F.pad(x, [1] * 4))))
+        return self.act(torch.add(side, self.bn2(self.conv2(x))))
 
 
-RIGHT_STAGES = {"the shared one": models.make_stage, "as taught": stage(), "a module of its own": stage(wrap=Stage)}
-WRONG_STAGES = {
-    "expansion forgotten": (stage(then=lambda channels, block: channels), "gives channels * block.expansion"),
-    "expansion always 4": (stage(then=lambda channels, block: channels * 4), "gives channels * block.expansion"),
-    "channels never updated": (
-        lambda b, i, c, n, s: nn.Sequential(*[b(i, c, s if k == 0 else 1) for k in range(n)]),
-        "gives channels * block.expansion",
-    ),
-    "stride on every block": (stage(strides="all"), "Found (2, 32, 2, 2)"),
-    "stride on the last block": (stage(strides="last"), "one block projects"),
-    "stride ignored": (lambda b, i, c, n, s: stage()(b, i, c, n, 1), "Found (2, 32, 16, 16)"),
-    "one block too many": (stage(count=1), "Found 4"),
-    "always basic blocks": (lambda b, i, c, n, s: stage()(BasicBlock, i, c, n, s), "made by `block`"),
-    "one block repeated": (stage(shared=True), "Found 2"),
-    "a list": (stage(wrap=lambda *blocks: list(blocks)), "nn.Sequential(*blocks)"),
-}
-
-
-def net(
-    *, stem=None, pool=True, pooling=None, fc=None, strides=(1, 2, 2, 2), fixed=None, after=None, channels=True, cifar_pool=False, end=None
-):
-    """A ResNet class with one thing done differently."""
-
-    class Net(nn.Module):
-        def __init__(self, block, layers, in_channels=3, num_classes=1000, stem_name="imagenet", **names):
-            super().__init__()
-            cifar = names.get("stem", stem_name) == "cifar" and fixed != "stem"
-            kernel, stride = (3, 1) if cifar else (7, 2)
-            in_channels = in_channels if channels else 3
-            options = {"stride": stride, "padding": kernel // 2, "bias": False} | (stem or {})
-            start = [nn.Conv2d(in_channels, 64, kernel, **options), nn.BatchNorm2d(64), nn.ReLU(inplace=True)][: after or 3]
-            if pool and (not cifar or cifar_pool):
-                start.append(nn.MaxPool2d(3, 2, 1))
-            self.start, self.middle, now = nn.Sequential(*start), nn.Sequential(), 64
-            for width, blocks, s in zip((64, 128, 256, 512), [2, 2, 2, 2] if fixed == "layers" else layers, strides, strict=True):
-                self.middle.append(models.make_stage(block, now, width, blocks, s))
-                now = width * block.expansion
-            self.pooling = pooling or nn.AdaptiveAvgPool2d(1)
-            self.fc = nn.Linear(fc or now, 10 if fixed == "classes" else num_classes)
-
-        def forward(self, x):
-            x = self.fc(self.pooling(self.middle(self.start(x))).flatten(1))
-            return end(x) if end else x
-
-    return Net
+class PaddedBottleneck(Padded):
+    expansion = 4
 
 
 class Functional(nn.Module):
-    """A right network in functional style, the stages in a list."""
+    """Bare parameters and functions; numpy's numbers."""
 
-    def __init__(self, block, layers, in_channels=3, num_classes=1000, stem="imagenet"):
+    expansion = np.int64(1)
+    kernels = (3, 3)
+
+    def __init__(self, i, c, stride=1):
         super().__init__()
-        self.large = stem == "imagenet"
-        self.c = nn.Conv2d(in_channels, 64, 7 if self.large else 3, 2 if self.large else 1, 3 if self.large else 1, bias=False)
-        self.n = nn.BatchNorm2d(64)
-        widths = [64] + [64 * 2**i * block.expansion for i in range(4)]
-        self.rows = nn.ModuleList(models.make_stage(block, widths[i], 64 * 2**i, n, 1 + (i > 0)) for i, n in enumerate(layers))
-        self.out = nn.Linear(widths[-1], num_classes)
+        o = int(c * self.expansion)
+        self.stride, widths = stride, [i, *[c] * (len(self.kernels) - 1), o]
+        self.w = nn.ParameterList(
+            [torch.randn(b, a, k, k) * 0.1 for a, b, k in zip(widths, widths[1:], self.kernels, strict=False)]
+            + ([torch.randn(o, i, 1, 1)] if (i, stride) != (o, 1) else [])
+        )
+        self.n = nn.ModuleList(nn.BatchNorm2d(w.shape[0]) for w in self.w)
 
     def forward(self, x):
-        x = F.relu(self.n(self.c(x)))
-        x = F.max_pool2d(x, 3, 2, 1) if self.large else x
-        return self.out(functools.reduce(lambda x, row: row(x), self.rows, x).mean((2, 3)))
+        out = x
+        for number, k in enumerate(self.kernels):
+            step = self.stride if number == self.kernels.index(3) else 1
+            out = self.n[number](F.conv2d(out, self.w[number], stride=step, padding=k // 2))
+            if number < len(self.kernels) - 1:
+                out = out.clamp(min=0)
+        if len(self.w) > len(self.kernels):
+            x = self.n[-1](F.conv2d(x, self.w[-1], stride=self.stride))
+        return torch.where(out + x > 0, out + x, 0.0)
 
 
-RIGHT_NETS = {"the shared one": models.ResNet, "as taught": net(), "functional": Functional}
-WRONG_NETS = {
-    "linear layer fixed at 512 × 4": (net(fc=512 * 4), "The linear layer reads 512 * block.expansion"),
-    "linear layer fixed at 512": (net(fc=512), "The linear layer reads 512 * block.expansion"),
-    "AvgPool2d(2)": (net(pooling=nn.AvgPool2d(2)), "nn.AdaptiveAvgPool2d(1) pools whatever size"),
-    "configuration ignored": (net(fixed="layers"), "Take the numbers of blocks from `layers`"),
-    "kernel of 3 in the stem": (net(stem={"stride": 2, "padding": 1}), "padding 1"),
-    "stem with a bias": (net(stem={"bias": True}), "bias True"),
-    "stem without stride": (net(stem={"stride": 1}), "stride 1"),
-    "no max-pooling": (net(pool=False), "A 3×3 max-pooling with stride 2 follows"),
-    "no ReLU behind the stem": (net(after=2, pool=False), "with negative numbers"),
-    "stride 2 in stage 1": (net(strides=(2, 2, 2, 2)), "The max-pooling has halved the image before stage 1"),
-    "no stride in stage 3": (net(strides=(1, 2, 1, 2)), "stages 2, 3 and 4 start with stride 2"),
-    "classes fixed": (net(fixed="classes"), "Found (2, 10)"),
-    "channels fixed": (net(channels=False), "in_channels=1"),
-    "stem fixed": (net(fixed="stem"), "stem='cifar'): 11,220,132"),
-    "max-pooling in the CIFAR stem": (net(cifar_pool=True), "there is no max-pooling"),
-    "softmax": (net(end=lambda x: x.softmax(1)), "Leave the softmax off"),
+class FunctionalBottleneck(Functional):
+    expansion, kernels = np.int64(4), (1, 3, 1)
+
+
+class Inherited(BasicBlock):
+    def forward(self, x):
+        return super().forward(x)
+
+
+PROJECT = "it needs a projection, with the block's stride and output channels"
+CUT = "is cut off from the gradient"
+
+
+def wrong(kernels):
+    """Mistakes that are the same in both blocks."""
+    rows = {
+        "bias left on": ({"bias": True}, "Set bias=False"),
+        "no stride on the shortcut": ({"shortcut": lambda i, o, s: project(i, o, 1)}, "the block's stride is missing on this path"),
+        "identity everywhere": ({"shortcut": lambda i, o, s: nn.Identity()}, PROJECT),
+        "projection everywhere": (
+            {"shortcut": lambda i, o, s: nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))},
+            "the shortcut is the identity: add x itself" if len(kernels) == 2 else "add x itself",
+        ),
+        "no BN on the projection": ({"shortcut": lambda i, o, s: project(i, o, s)[:1]}, "No BN reads what `side.0` gives"),
+        "ReLU on the projection": (
+            {"shortcut": lambda i, o, s: (p := project(i, o, s)).extend([nn.ReLU()] * (len(p) > 0))},
+            "On the shortcut, a ReLU follows the BN",
+        ),
+        "bias on the projection": (
+            {"shortcut": lambda i, o, s: project(i, o, s) if (i, s) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, s), nn.BatchNorm2d(o))},
+            "Set bias=False",
+        ),
+        "3×3 projection": (
+            {
+                "shortcut": lambda i, o, s: project(i, o, s)
+                if (i, s) == (o, 1)
+                else nn.Sequential(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o))
+            },
+            "1×1",
+        ),
+        "pooling and projection": (
+            {
+                "shortcut": lambda i, o, s: project(i, o, s)
+                if (i, s) == (o, 1)
+                else nn.Sequential(nn.AvgPool2d(s, ceil_mode=True), *project(i, o, 1))
+            },
+            "The first convolution and the shortcut have the block's stride" if len(kernels) == 2 else "the 3×3 convolution has the block's",
+        ),
+        "a BN as shortcut": (
+            {"shortcut": lambda i, o, s: nn.BatchNorm2d(o) if (i, s) == (o, 1) else project(i, o, s)},
+            "One BN follows each convolution",
+        ),
+        "ReLU before the addition": ({"join": lambda y, s: F.relu(y) + s}, "before the addition"),
+        "no ReLU after the addition": ({"join": lambda y, s: y + s}, "after the addition is missing"),
+        "not added": ({"join": lambda y, s: F.relu(y)}, "The shortcut is not added"),
+        "subtracted": ({"join": lambda y, s: F.relu(y - s)}, "The shortcut is subtracted"),
+        "concatenated": ({"join": lambda y, s: F.relu(torch.cat([y, s], 1))}, "torch.cat puts the paths side by side"),
+        "a tuple": ({"join": lambda y, s: (y, s)}, "returns a tuple of 2"),
+        "no return": ({"join": lambda y, s: None}, "Its last line needs `return`"),
+        "GELU at the end": ({"join": lambda y, s: F.gelu(y + s)}, "After the addition stands a GELU"),
+        "no ReLU between": ({"residual": no_relu_between}, "between the convolutions is missing"),
+        "ReLU before BN": ({"residual": relu_before_norm}, "the order is convolution, BN, ReLU"),
+        "last BN left out": ({"last_bn": False}, "No BN reads what `convs."),
+        "wrong expansion": ({"expansion": 2}, "in the class, above __init__"),
+        "no expansion": ({"expansion": "none"}, "there is none"),
+        "a float as expansion": ({"expansion": float(4 if len(kernels) == 3 else 1)}, ".0."),
+        "input changed in place": ({"residual": in_place}, "works in place on x"),
+        "momentum": ({"momentum": 0.01}, "Is `momentum` (0.1) changed"),
+        "eps": ({"eps": 1e-3}, "Leave `eps` at its default"),
+        "no affine": ({"affine": False}, "Leave `affine` at its default"),
+        "no running statistics": ({"track_running_stats": False}, "uses the mean and variance of the batch"),
+        "an unused layer": (
+            {"also": lambda self, i, c, o, s: setattr(self, "fc", nn.Linear(o, 10))},
+            "`fc` is made by",
+        ),
+    }
+    rows = {name: (block(kernels, **mistake), hint) for name, (mistake, hint) in rows.items()}
+    base = block(kernels)
+    return rows | {
+        "shortcut without gradient": (forward(kernels, without_gradient), f"The shortcut {CUT}"),
+        "detached": (forward(kernels, lambda self, x: base.forward(self, x.detach())), "no gradient reaches the input"),
+        "dropout": (forward(kernels, lambda self, x: F.dropout(base.forward(self, x), 0.1, self.training)), "there is a dropout with p=0.1"),
+        "eval in forward": (forward(kernels, lambda self, x: base.forward(self.eval(), x)), "`forward` must not call"),
+        "pre-activated": (preactivated(kernels), "that is pre-activation"),
+        "stride ignored": (
+            type("Block", (base,), {"__init__": lambda self, i, c, stride=1: base.__init__(self, i, c, 1)}),
+            "The stride isn't used",
+        ),
+        "stride always 2": (
+            type("Block", (base,), {"__init__": lambda self, i, c, stride=1: base.__init__(self, i, c, 2)}),
+            "expected",
+        ),
+        "no default for the stride": (
+            type("Block", (base,), {"__init__": lambda self, i, c, stride: base.__init__(self, i, c, stride)}),
+            "the same names, order and defaults",
+        ),
+        "stride by keyword alone": (
+            type("Block", (base,), {"__init__": lambda self, i, c, *, stride=1: base.__init__(self, i, c, stride)}),
+            "the same names, order and defaults",
+        ),
+        "one BN for two": (block(kernels, also=one_norm), " 2 times in one call"),
+        "an instance": (base(8, 8), "Hand over the class itself"),
+    }
+
+
+RIGHT_BASIC = {
+    "the shared one": BasicBlock,
+    "as taught": block((3, 3)),
+    "Sequential, None, in place": BasicSequential,
+    "lazy, same, padded": Padded,
+    "functional": Functional,
+    "inherited": Inherited,
+    "last BN begins with 0": block((3, 3), also=lambda self, *_: nn.init.zeros_(self.norms[-1].weight)),
+}
+WRONG_BASIC = wrong((3, 3)) | {
+    "a bottleneck": (Bottleneck, "expansion` is 1"),
+    "one 3×3 convolution": (block((3,)), "there is no 3×3 convolution 64 → 64"),
+    "three 3×3 convolutions": (block((3, 3, 3), expansion=1), "expected"),
+    "stride on the second": (block((3, 3), at=1), "The first convolution and the shortcut have the block's stride"),
+    "x overwritten": (forward((3, 3), overwritten), "is x overwritten on the main path?"),
+    "the block of notebook 02": (models.ResidualBlock, "No BN reads what `shortcut` gives"),
+    "a plain pair": (models.PlainBlock, "there is no 1×1 convolution 64 → 128"),
+}
+RIGHT_BOTTLENECK = {
+    "the shared one": Bottleneck,
+    "as taught": block((1, 3, 1)),
+    "Sequential, None, in place": BottleneckSequential,
+    "lazy, same, padded": PaddedBottleneck,
+    "functional": FunctionalBottleneck,
 }
 
+
+def swapped(self, i, c, o, stride):
+    """1×1, 1×1, 3×3."""
+    self.convs[1], self.convs[2] = nn.Conv2d(c, c, 1, stride, bias=False), nn.Conv2d(c, o, 3, padding=1, bias=False)
+
+
+def first_relu_missing(self, x):
+    x = self.norms[0](self.convs[0](x))
+    return self.norms[2](self.convs[2](F.relu(self.norms[1](self.convs[1](x)))))
+
+
+def second_relu_missing(self, x):
+    x = F.relu(self.norms[0](self.convs[0](x)))
+    return self.norms[2](self.convs[2](self.norms[1](self.convs[1](x))))
+
+
+class ChannelsAreTheOutput(block((1, 3, 1))):
+    def __init__(self, in_channels, channels, stride=1):
+        super().__init__(in_channels, max(1, channels // 4), stride)
+
+
+class ComparesChannels(nn.Module):
+    """The shortcut is the identity where in_channels == channels, not 4 · channels."""
+
+    expansion = 4
+
+    def __new__(cls, i, c, stride=1):
+        return block((1, 3, 1), shortcut=lambda a, o, s: nn.Identity() if (a, s) == (o // 4, 1) else project(a, o, max(s, 1)))(i, c, stride)
+
+
+def only_if(condition):
+    return block((1, 3, 1), shortcut=lambda i, o, s: project(i, o, s) if condition(i, o, s) else nn.Identity())
+
+
+WRONG_BOTTLENECK = wrong((1, 3, 1)) | {
+    "stride on the first 1×1": (block((1, 3, 1), at=0), "Here, the 3×3 convolution has it"),
+    "stride on the last 1×1": (block((1, 3, 1), at=2), "The stride is on a 1×1 convolution of the main path"),
+    "a basic block": (BasicBlock, "expansion` is 4"),
+    "3×3 convolutions everywhere": (block((3, 3, 3)), "The kernels are 1×1, 3×3 and 1×1"),
+    "1×1, 1×1, 3×3": (block((1, 3, 1), also=swapped), "expected"),
+    "the first ReLU missing": (block((1, 3, 1), residual=first_relu_missing), "The ReLU after the first BN is missing"),
+    "the second ReLU missing": (block((1, 3, 1), residual=second_relu_missing), "The ReLU after the second BN is missing"),
+    "channels as those of the output": (ChannelsAreTheOutput, "the block gives 4 · channels"),
+    "projection where channels differ": (only_if(lambda i, o, s: i != o // 4 or s != 1), "it needs a projection"),
+    "projection where the stride is not 1": (only_if(lambda i, o, s: s != 1), "it needs a projection"),
+    "projection where the channels differ alone": (only_if(lambda i, o, s: i != o), "it needs a projection"),
+    "groups": (
+        block((1, 3, 1), also=lambda self, i, c, o, s: setattr(self.convs[1], "groups", 1) or self.convs.__setitem__(
+            1, nn.Conv2d(c, c, 3, s, 1, groups=c, bias=False))),
+        "`groups` cuts a convolution",
+    ),
+    "x overwritten": (forward((1, 3, 1), overwritten), "is x overwritten on the main path?"),
+}  # fmt: skip
 EXERCISES = {
     checks.basic_block: (RIGHT_BASIC, WRONG_BASIC),
     checks.bottleneck: (RIGHT_BOTTLENECK, WRONG_BOTTLENECK),
-    checks.make_stage: (RIGHT_STAGES, WRONG_STAGES),
-    checks.resnet: (RIGHT_NETS, WRONG_NETS),
 }

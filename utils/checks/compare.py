@@ -505,7 +505,7 @@ def disturb(model, trace):
         elif role in ("running_mean", "bias"):
             tensor.uniform_(-0.5, 0.5)
         elif role == "weight" or tensor.dim() == 1 and "bias" not in name:
-            tensor.uniform_(0.5, 1.5)
+            tensor.uniform_(0.5, 1.5).mul_(min(1, 3 / max(1, len(trace.layers("norm"))) ** 0.5))  # a deep network must not explode
             tensor[::2] *= -1
         elif tensor.dim() == 1:
             tensor.uniform_(-0.5, 0.5)
@@ -548,7 +548,8 @@ def differences(found, expected, trace, case, more):
         text = f"Found: in {case}, there is no {_list(missing)}.\n"
         convs = [step for step in found if step.kind == "conv"]
         read = [id(conv) for step in found if step.kind == "norm" for conv in step.before(("conv",))]
-        bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read]
+        width = missing[0].given[0].shape[1]
+        bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read and conv.weight.shape[0] == width]
         if kinds[0]["norm"] < kinds[1]["norm"] and bare:
             text += f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}."
         else:

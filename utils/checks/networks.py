@@ -146,11 +146,8 @@ def network_mistakes(stages):
     yield f"The network's input {way}", cut(lambda r, x: x, lambda r, x: r(x))
     yield f"The stem's output {way}", cut(lambda r, x: r.stem(x), lambda r, x: r.head(r.stages(x)))
     for n in range(stages):
-        yield (
-            f"The output of stage {n + 1} {way}",
-            cut(lambda r, x, n=n: r.stages[: n + 1](r.stem(x)), lambda r, x, n=n: r.head(r.stages[n + 1 :](x))),
-        )
-    yield f"What the linear layer reads {way}", cut(lambda r, x: r.head[:-1](r.stages(r.stem(x))), lambda r, x: r.head[-1](x))
+        what = f"The output of stage {n + 1}" if n < stages - 1 else "What the last stage gives to the linear layer"
+        yield f"{what} {way}", cut(lambda r, x, n=n: r.stages[: n + 1](r.stem(x)), lambda r, x, n=n: r.head(r.stages[n + 1 :](x)))
 
 
 # ---- the reason of a failure ----------------------------------------------------------------------------------------
@@ -194,7 +191,7 @@ def before_linear(answer, seen, channels):
     if numbers[1] % channels == 0 and numbers[1] > channels:
         how = f" The last pooling is a {last}." if pools and "kernel" in str(pools[-1].settings) else "" if pools else " There is no pooling."
         return f"{text}{numbers[1]} is {channels} channels times {numbers[1] // channels} positions.{how} {MEAN}"
-    return None
+    return text + MEAN if made and made[1] == channels else None
 
 
 def explained(rows, answer, cases, kind, layout, name):

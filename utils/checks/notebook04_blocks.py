@@ -6,7 +6,8 @@ from .. import blocks
 from .compare import Case, network
 from .framework import exercise
 from .notebook02 import block_mistakes
-from .residual import OVERWRITTEN, added_wrongly, cut_off, layer_advice
+from .residual import CAUSES, OVERWRITTEN, added_wrongly, cut_off, layer_advice
+from .stages import improved
 
 # ---- the two blocks -------------------------------------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ SHORTCUT = (
     "4.1",
     "BasicBlock",
     finished=lambda: blocks.BasicBlock,
-    causes=[(r"weight of size \[\d+, \d+, 1, 1\]", OVERWRITTEN + " The projection goes from the block's input to its output channels.")],
+    causes=CAUSES,
     ladder=[
         "It is the block of notebook 02 with one thing more: a BN after the 1×1 convolution of the shortcut.",
         "__init__: conv1 (with the stride), bn1, conv2, bn2, and " + SHORTCUT.format(out="channels"),
@@ -164,11 +165,30 @@ WIDTHS = "1×1 from in_channels to `channels`, 3×3 from `channels` to `channels
 WIDTHS += "from in_channels to 4 · `channels`."
 
 
+def _bottleneck_channels(message, shapes):
+    if shapes[1:] and shapes[1][2:] == (1, 1) and shapes[0][1:2] == shapes[1][:1]:  # a 1×1 that reads what it should give
+        return f"{OVERWRITTEN} The channels go {WIDTHS}"
+    return f"The channels go {WIDTHS}"
+
+
+def _inside(answer):
+    """What to say where `channels` is taken for the number of channels that come out."""
+    found = answer(24, 8)
+    with torch.no_grad():
+        out = answer.run(found.eval(), torch.randn(1, 24, 5, 5))
+    if out.shape[1] == 8:
+        return (
+            "Found: Bottleneck(24, 8) gives 8 channels; expected 32.\n`channels` is the width inside: the block gives 4 · channels, "
+            "by its last 1×1 convolution."
+        )
+    return None
+
+
 @exercise(
     "4.2",
     "Bottleneck",
     finished=lambda: blocks.Bottleneck,
-    causes=[(r"expected input\[[\d, ]+\] to have \d+ channels", f"The channels go {WIDTHS}")],
+    causes=[(r"expected input\[[\d, ]+\] to have \d+ channels", _bottleneck_channels)],
     ladder=[
         "Write the channels at each arrow: in_channels → channels → channels → 4 · channels, and in_channels → 4 · channels on the shortcut.",
         "__init__: conv1 1×1, conv2 3×3 with stride and padding 1, conv3 1×1, a BN after each, and "
@@ -194,4 +214,5 @@ def bottleneck(answer):
         "out": f"The channels go {WIDTHS}",
         "extra": _extra,
     }
-    yield from network(answer, list(_cases(blocks.Bottleneck, BOTTLENECK_CASES)), claims, list(_bottleneck_mistakes()), advice)
+    rows = network(answer, list(_cases(blocks.Bottleneck, BOTTLENECK_CASES)), claims, list(_bottleneck_mistakes()), advice)
+    yield from improved(rows, lambda: _inside(answer))

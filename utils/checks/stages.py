@@ -77,8 +77,12 @@ def improved(rows, explain):
             claim, holds, hint = next(rows)
         except StopIteration as end:
             return end.value
-        if holds is False and (better := explain()):
-            hint = (better, *([hint] if isinstance(hint, str) else hint)[1:])
+        if holds is False:
+            try:
+                better = explain()
+            except Failed:  # it doesn't come that far
+                better = None
+            hint = (better, *([hint] if isinstance(hint, str) else hint)[1:]) if better else hint
         yield claim, holds, hint
 
 
