@@ -437,7 +437,7 @@ WRONG_NETS = {
     "detached": (variant(middle=lambda self, x: Net.middle(self, x.detach())), "The stem's output is cut off from the gradient"),
     "features detached": (variant(pool=lambda self, x: Net.pool(self, x).detach()), "What the last stage gives to the linear layer is cut off"),
     "eval in forward": (variant(start=lambda self, x: Net.start(self.eval(), x)), "`forward` must not call .train() or .eval()"),
-    "normalised images": (variant(start=lambda self, x: Net.start(self, (x - x.mean()) / x.std())), "depends on the other images"),
+    "normalised images": (variant(start=lambda self, x: Net.start(self, (x - x.mean()) / x.std())), "There is something that doesn't belong there: sub, std, div"),
     "an instance": (Net(), "Hand over the class itself"),
 }
 

@@ -219,7 +219,7 @@ def wrong(kernels):
         "no BN on the projection": ({"shortcut": lambda i, o, s: project(i, o, s)[:1]}, "No BN reads what `side.0` gives"),
         "ReLU on the projection": (
             {"shortcut": lambda i, o, s: (p := project(i, o, s)).extend([nn.ReLU()] * (len(p) > 0))},
-            "On the shortcut, a ReLU follows the BN",
+            "A ReLU stands on the shortcut",
         ),
         "bias on the projection": (
             {"shortcut": lambda i, o, s: project(i, o, s) if (i, s) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 1, s), nn.BatchNorm2d(o))},
@@ -314,7 +314,7 @@ WRONG_BASIC = wrong((3, 3)) | {
     "stride on the second": (block((3, 3), at=1), "The first convolution and the shortcut have the block's stride"),
     "x overwritten": (forward((3, 3), overwritten), "is x overwritten on the main path?"),
     "the block of notebook 02": (models.ResidualBlock, "No BN reads what `shortcut` gives"),
-    "a plain pair": (models.PlainBlock, "there is no 1×1 convolution 64 → 128"),
+    "a plain pair": (models.PlainBlock, "The shortcut is not added"),
 }
 RIGHT_BOTTLENECK = {
     "the shared one": Bottleneck,
@@ -377,7 +377,277 @@ WRONG_BOTTLENECK = wrong((1, 3, 1)) | {
     ),
     "x overwritten": (forward((1, 3, 1), overwritten), "is x overwritten on the main path?"),
 }  # fmt: skip
+
+
+# ---- a stage --------------------------------------------------------------------------------------------------------
+
+
+def stage(*, then=None, count=0, strides="first", shared=False, wrap=nn.Sequential, width=None, extra=None):
+    """A make_stage with one thing done differently."""
+
+    def make_stage(block, in_channels, channels, blocks, stride):
+        made, now = [], in_channels
+        for i in range(blocks + count):
+            s = stride if strides == "all" or i == (0 if strides == "first" else blocks - 1) else 1
+            made.append(made[-1] if shared and i > 1 else block(now, width(channels, block) if width else channels, s))
+            now = then(channels, block) if then else channels * block.expansion
+        if extra:
+            made.append(extra(now))
+        return wrap(*made)
+
+    return make_stage
+
+
+class Stage(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        return functools.reduce(lambda x, block: block(x), self.blocks, x)
+
+
+class InAList(Stage):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = list(blocks)
+
+
+class ByMethod(nn.Sequential):
+    def __init__(self, block, in_channels, channels, blocks, stride):
+        super().__init__()
+        self.in_planes = in_channels
+        for step in [stride] + [1] * (blocks - 1):
+            self.append(block(self.in_planes, channels, stride=step))
+            self.in_planes = channels * block.expansion
+
+
+def comprehension(block, in_channels, channels, blocks, stride):
+    first, *_ = row = [block(in_channels if i == 0 else channels * block.expansion, channels, (stride, 1)[i > 0]) for i in range(blocks)]
+    return nn.Sequential(*row)
+
+
+def no_return(block, in_channels, channels, blocks, stride):
+    stage()(block, in_channels, channels, blocks, stride)
+
+
+def repeated(block, in_channels, channels, blocks, stride):
+    return nn.Sequential(block(in_channels, channels, stride), *[block(channels * block.expansion, channels)] * (blocks - 1))
+
+
+RIGHT_STAGES = {
+    "the shared one": models.make_stage,
+    "as taught": stage(),
+    "a module of its own": stage(wrap=Stage),
+    "a class": ByMethod,
+    "a comprehension": comprehension,
+    "the block's own attribute": stage(then=lambda channels, block: int(np.int64(channels) * block.expansion)),
+    "nested": lambda b, i, c, n, s: nn.Sequential(b(i, c, s), nn.Sequential(*[b(b.expansion * c, c) for _ in range(n - 1)])),
+}
+GIVES = "A block gives channels * block.expansion"
+WRONG_STAGES = {
+    "expansion forgotten": (stage(then=lambda channels, block: channels), GIVES),
+    "expansion always 4": (stage(then=lambda channels, block: channels * 4), "All blocks after the first read what the block before"),
+    "expansion of the two known blocks": (stage(then=lambda c, block: c * (4 if block is Bottleneck else 1)), GIVES),
+    "channels never updated": (
+        lambda b, i, c, n, s: nn.Sequential(*[b(i, c, s if k == 0 else 1) for k in range(n)]),
+        "Only the first block reads in_channels",
+    ),
+    "channels times expansion as channels": (stage(width=lambda c, block: c * block.expansion), "it multiplies by its expansion itself"),
+    "stride on every block": (stage(strides="all"), "The stride belongs to the first block alone"),
+    "stride on the last block": (stage(strides="last"), "and no other block"),
+    "stride ignored": (lambda b, i, c, n, s: stage()(b, i, c, n, 1), "The first block has the stride that is given, here 2"),
+    "stride always 2": (lambda b, i, c, n, s: stage()(b, i, c, n, 2), "The first block has the stride that is given"),
+    "one block too many": (stage(count=1), "`blocks` counts all of them"),
+    "one block too few": (stage(count=-1), "`blocks` counts all of them"),
+    "always three blocks": (lambda b, i, c, n, s: stage()(b, i, c, 3, s), "has the blocks 3 ×"),
+    "always basic blocks": (lambda b, i, c, n, s: stage()(BasicBlock, i, c, n, s), "Every block is made by the argument `block`"),
+    "basic blocks after the first": (
+        lambda b, i, c, n, s: nn.Sequential(b(i, c, s), *[BasicBlock(c * b.expansion, c * b.expansion) for _ in range(n - 1)]),
+        "Every block is made by the argument `block`",
+    ),
+    "one block repeated": (stage(shared=True), "make a new one each time"),
+    "[block] * n": (repeated, "make a new one each time"),
+    "a list": (stage(wrap=lambda *blocks: list(blocks)), "returns a list"),
+    "a ModuleList": (stage(wrap=lambda *blocks: nn.ModuleList(blocks)), "returns an nn.ModuleList"),
+    "no return": (no_return, "Its last line needs `return`"),
+    "layers in a list": (stage(wrap=InAList), "`self.blocks` is a Python list"),
+    "in_channels ignored": (lambda b, i, c, n, s: stage()(b, c, c, n, s), "The first block reads `in_channels`, here 16"),
+    "a ReLU and BN at the end": (stage(extra=nn.BatchNorm2d), "nothing else"),
+    "dropout": (stage(extra=lambda now: nn.Dropout(0.3)), "there is a dropout"),
+    "torchvision's downsample": (lambda b, i, c, n, s: nn.Sequential(b(i, c, s, nn.Identity())), "block(in_channels, channels, stride)"),
+    "make_layer's arguments": (lambda i, c, n, s: None, "the same names, order and defaults"),
+    "the last to the first": (lambda *a: nn.Sequential(*list(stage()(*a))[::-1]), "in another order"),
+    "detached": (stage(wrap=lambda *b: nn.Sequential(b[0], Detach(), *b[1:])), "cut off from the gradient"),
+}
+
+
+class Detach(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+# ---- the whole network ----------------------------------------------------------------------------------------------
+
+
+def net(*, stem=None, pool=True, pooling=None, fc=None, strides=(1, 2, 2, 2), fixed=None, after=None, channels=True, cifar_pool=False,
+        end=None, stages=models.make_stage, widths=(64, 128, 256, 512), maximum=None, take=list, front=None, flat=None):  # fmt: skip
+    """A ResNet class with one thing done differently."""
+
+    class Net(nn.Module):
+        def __init__(self, block, layers, in_channels=3, num_classes=1000, stem_="imagenet", **names):
+            super().__init__()
+            cifar = names.get("stem", stem_) == "cifar" and fixed != "stem"
+            kernel, stride = (3, 1) if cifar else (7, 2)
+            in_channels = in_channels if channels else 3
+            options = {"stride": stride, "padding": kernel // 2, "bias": False} | (stem or {})
+            start = [nn.Conv2d(in_channels, 64, kernel, **options), nn.BatchNorm2d(64), nn.ReLU(inplace=True)][: after or 3]
+            if pool and (not cifar or cifar_pool):
+                start.append(maximum or nn.MaxPool2d(3, 2, 1))
+            start = front(start) if front else start
+            self.start, self.middle, now = nn.Sequential(*start), nn.Sequential(), 64
+            for width, blocks, s in zip(widths, [2, 2, 2, 2] if fixed == "layers" else take(layers), strides, strict=True):
+                self.middle.append(stages(block, now, width, blocks, s))
+                now = width * block.expansion
+            self.pooling = pooling or nn.AdaptiveAvgPool2d(1)
+            self.fc = nn.Linear(fc(block) if fc else now, 10 if fixed == "classes" else num_classes)
+
+        def forward(self, x):
+            x = self.pooling(self.middle(self.start(x)))
+            x = self.fc(flat(x) if flat else x.flatten(1))
+            return end(x) if end else x
+
+    return Net
+
+
+class FunctionalNet(nn.Module):
+    """A right network in functional style, the stages in a list."""
+
+    def __init__(self, block, layers, in_channels=3, num_classes=1000, stem="imagenet"):
+        super().__init__()
+        self.large = stem == "imagenet"
+        self.c = nn.Conv2d(in_channels, 64, 7 if self.large else 3, 2 if self.large else 1, 3 if self.large else 1, bias=False)
+        self.n = nn.BatchNorm2d(64)
+        widths = [64] + [64 * 2**i * block.expansion for i in range(4)]
+        self.rows = nn.ModuleList(models.make_stage(block, widths[i], 64 * 2**i, n, 1 + (i > 0)) for i, n in enumerate(layers))
+        self.out = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, x):
+        x = F.relu(self.n(self.c(x)))
+        x = F.max_pool2d(x, 3, 2, 1) if self.large else x
+        return self.out(functools.reduce(lambda x, row: row(x), self.rows, x).mean((2, 3)))
+
+
+class Torchvision(nn.Module):
+    """torchvision's names and its initialisation; lazy layers, padding by hand, the pooling before the ReLU."""
+
+    def __init__(self, block, layers, in_channels=3, num_classes=1000, stem="imagenet"):
+        super().__init__()
+        self.inplanes, self.stem = 64, stem
+        self.conv1 = nn.LazyConv2d(64, 7, 2, bias=False) if stem == "imagenet" else nn.Conv2d(in_channels, 64, 3, padding="same", bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
+        self.layer1 = self._make_layer(block, 64, layers[0])
+        self.layer2 = self._make_layer(block, 128, layers[1], stride=2)
+        self.layer3 = self._make_layer(block, 256, layers[2], stride=2)
+        self.layer4 = self._make_layer(block, 512, layers[3], stride=2)
+        self.fc = nn.LazyLinear(num_classes)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d) and not isinstance(m, nn.LazyConv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def _make_layer(self, block, planes, blocks, stride=1):
+        layers = nn.ModuleList([block(self.inplanes, planes, stride)])
+        self.inplanes = planes * block.expansion
+        for _ in range(1, int(np.int64(blocks))):
+            layers.append(block(self.inplanes, planes))
+        return nn.Sequential(*layers)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(F.pad(x, (3,) * 4) if self.stem == "imagenet" else x))
+        x = self.relu(self.maxpool(x))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1))
+
+
+def popping(layers):
+    return [layers.pop(0) for _ in range(4)]
+
+
+RIGHT_NETS = {
+    "the shared one": models.ResNet,
+    "as taught": net(),
+    "functional": FunctionalNet,
+    "torchvision": Torchvision,
+    "numpy": net(take=lambda layers: [int(n) for n in np.array(layers)]),
+    "einsum": net(pooling=nn.Identity(), flat=lambda x: x.flatten(2).mean(-1)),
+    "a copy that is emptied": net(take=lambda layers: popping(layers[:])),
+}
+MADE = "Every block is made by the argument `block`"
+POOL = "The table says 3×3 max-pooling with stride 2 and padding 1"
+READS = "that is what the linear layer reads"
+FIRST = "Stage 1 has stride 1"
+WRONG_NETS = {
+    "linear layer fixed at 512 × 4": (net(fc=lambda b: 512 * 4), READS),
+    "linear layer fixed at 512": (net(fc=lambda b: 512), READS),
+    "linear layer for the two known blocks": (net(fc=lambda b: 2048 if b is Bottleneck else 512), READS),
+    "AvgPool2d(2)": (net(pooling=nn.AvgPool2d(2)), "The last pooling has windows of a fixed size"),
+    "AvgPool2d(7)": (net(pooling=nn.AvgPool2d(7)), "pooling with windows of a fixed size"),
+    "no pooling": (net(pooling=nn.Identity()), "There is no pooling"),
+    "max instead of mean": (net(pooling=nn.AdaptiveMaxPool2d(1)), "takes the largest number of each channel"),
+    "squeeze": (net(flat=lambda x: x.squeeze()), "squeeze() drops every dimension"),
+    "flatten()": (net(flat=lambda x: x.flatten()), "flatten() without the 1"),
+    "configuration ignored": (net(fixed="layers"), "`layers` says"),
+    "layers emptied": (net(take=popping), "pop(), reverse(), +="),
+    "layers in another order": (net(take=lambda layers: layers[::-1]), "in another order than `layers` says"),
+    "layers[0] for all": (net(take=lambda layers: layers[:1] * 4), "`layers` says"),
+    "one block too few": (net(take=lambda layers: [max(1, n - 1) for n in layers]), "`layers` says"),
+    "widths in another order": (net(widths=(512, 256, 128, 64)), "first 64 channels, then 128, 256, 512"),
+    "widths not doubled": (net(widths=(64, 64, 128, 256)), "The stages have 64, 128, 256, 512 channels"),
+    "always basic blocks": (net(stages=lambda b, *a: models.make_stage(BasicBlock, *a)), MADE),
+    "expansion forgotten": (net(stages=stage(then=lambda c, b: c)), "the blocks after the first read what a block of it gives"),
+    "one block repeated": (net(stages=repeated), "one block stands at several places"),
+    "stride of every block": (net(stages=stage(strides="all")), "In stage 2, every block has the stride"),
+    "kernel of 3 in the stem": (net(stem={"kernel_size": 3, "padding": 1}), ""),
+    "no padding in the stem": (net(stem={"padding": 0}), "has padding 3"),
+    "stem with a bias": (net(stem={"bias": True}), "Set bias=False"),
+    "stem without stride": (net(stem={"stride": 1}), "The stem has stride 2"),
+    "no max-pooling": (net(pool=False), f"The max-pooling of the stem is missing. {POOL}"),
+    "no padding in the max-pooling": (net(maximum=nn.MaxPool2d(3, 2)), POOL),
+    "2×2 max-pooling": (net(maximum=nn.MaxPool2d(2)), "In the stem stands a 2×2 max-pooling"),
+    "average pooling": (net(maximum=nn.AvgPool2d(3, 2, 1)), "In the stem stands a 3×3 average pooling"),
+    "no ReLU after the stem": (net(after=2), "The ReLU of the stem is missing"),
+    "ReLU before BN": (net(front=lambda s: [s[0], s[2], s[1], *s[3:]]), "the ReLU stands before the BN"),
+    "max-pooling before BN": (net(front=lambda s: [s[0], *s[3:], *s[1:3]]), "the max-pooling stands before the BN"),
+    "no BN after the stem": (net(front=lambda s: [s[0], *s[2:]]), "there is no BatchNorm2d(64)"),
+    "stride 2 in stage 1": (net(strides=(2, 2, 2, 2)), "the max-pooling has halved the image before"),
+    "no stride in stage 3": (net(strides=(1, 2, 1, 2)), "Stage 3 starts with a block of stride 2"),
+    "no stride in stage 1, not in the last": (net(strides=(1, 2, 2, 1)), "Stage 4 starts with a block of stride 2"),
+    "classes fixed": (net(fixed="classes"), "The second number is that of the classes"),
+    "channels fixed": (net(channels=False), "expected input"),
+    "stem fixed": (net(fixed="stem"), 'a 3×3 one with stem="cifar"'),
+    "max-pooling in the CIFAR stem": (net(cifar_pool=True), "Here no pooling follows the stem"),
+    "softmax": (net(end=lambda x: x.softmax(1)), "A softmax follows"),
+    "log-softmax": (net(end=lambda x: x.log_softmax(1)), "A log-softmax follows"),
+    "ReLU at the end": (net(end=F.relu), "A ReLU follows the linear layer"),
+    "dropout": (net(flat=lambda x: F.dropout(x.flatten(1), 0.5)), "dropout still drops"),
+    "no return": (net(end=lambda x: None), "Its last line needs `return`"),
+    "argmax": (net(end=lambda x: x.argmax(1)), "without argmax"),
+    "detached": (net(flat=lambda x: x.flatten(1).detach()), "to the linear layer is cut off"),
+    "no stem argument": (lambda block, layers, in_channels=3, num_classes=1000: net()(block, layers, in_channels, num_classes),
+                         "the same names, order and defaults"),
+    "classes and channels swapped": (lambda block, layers, num_classes=1000, in_channels=3, stem="imagenet":
+                                     net()(block, layers, in_channels, num_classes, stem), "expected"),
+    "10 classes by default": (lambda block, layers, in_channels=3, num_classes=10, stem="imagenet":
+                              net()(block, layers, in_channels, num_classes, stem), "1000"),
+    "cifar by default": (lambda block, layers, in_channels=3, num_classes=1000, stem="cifar":
+                         net()(block, layers, in_channels, num_classes, stem), 'a 7×7 convolution with stem="imagenet"'),
+    "an instance": (net()(BasicBlock, [1, 1, 1, 1]), "Hand over the class itself"),
+}  # fmt: skip
+
 EXERCISES = {
     checks.basic_block: (RIGHT_BASIC, WRONG_BASIC),
     checks.bottleneck: (RIGHT_BOTTLENECK, WRONG_BOTTLENECK),
+    checks.make_stage: (RIGHT_STAGES, WRONG_STAGES),
+    checks.resnet: (RIGHT_NETS, WRONG_NETS),
 }

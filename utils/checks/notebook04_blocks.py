@@ -1,6 +1,7 @@
 """Checks of notebook 04: basic block and bottleneck. Stage and network: notebook04.py."""
 
 import torch
+from torch import nn
 
 from .. import blocks
 from .compare import Case, network
@@ -8,6 +9,7 @@ from .framework import exercise
 from .notebook02 import block_mistakes
 from .residual import CAUSES, OVERWRITTEN, added_wrongly, cut_off, layer_advice
 from .stages import improved
+from .trace import Trace
 
 # ---- the two blocks -------------------------------------------------------------------------------------------------
 
@@ -172,15 +174,26 @@ def _bottleneck_channels(message, shapes):
 
 
 def _inside(answer):
-    """What to say where `channels` is taken for the number of channels that come out."""
-    found = answer(24, 8)
+    """A better hint where `channels` is taken for what comes out, or where the last 1×1 convolution has the stride."""
+    made = answer(24, 8, 2)
+    if not isinstance(made, nn.Module):
+        return None
+    trace = Trace(made, x := torch.randn(1, 24, 6, 6))
     with torch.no_grad():
-        out = answer.run(found.eval(), torch.randn(1, 24, 5, 5))
+        out = answer.run(made.eval(), x, trace=trace)
+    if not isinstance(out, torch.Tensor) or out.dim() != 4:
+        return None
     if out.shape[1] == 8:
         return (
-            "Found: Bottleneck(24, 8) gives 8 channels; expected 32.\n`channels` is the width inside: the block gives 4 · channels, "
+            "Found: Bottleneck(24, 8, 2) gives 8 channels; expected 32.\n`channels` is the width inside: the block gives 4 · channels, "
             "by its last 1×1 convolution."
         )
+    for step in trace.layers("conv"):
+        if tuple(step.weight.shape) == (32, 8, 1, 1) and step.settings["stride"] not in (1, (1, 1)):
+            return (
+                f"Found: in Bottleneck(24, 8, 2), `{trace.name(step)}` is a {step.describe()}.\nThe stride is on a 1×1 convolution of the "
+                "main path: the 3×3 convolution has it, and the shortcut."
+            )
     return None
 
 
