@@ -134,7 +134,9 @@ def repeated(in_channels, out_channels, blocks, stride):
 
 
 def after_the_first(in_channels, out_channels, blocks, stride):
-    return nn.Sequential(ResidualBlock(in_channels, out_channels, stride), *[ResidualBlock(out_channels, out_channels) for _ in range(blocks)])
+    return nn.Sequential(
+        ResidualBlock(in_channels, out_channels, stride), *[ResidualBlock(out_channels, out_channels) for _ in range(blocks)]
+    )
 
 
 def returned_in_the_loop(in_channels, out_channels, blocks, stride):
@@ -164,11 +166,11 @@ WRONG_LAYERS = {
     "stride on the last block": (layer(strides="last"), "here 2, and no other block"),
     "stride ignored": (strided(lambda s: 1), "The first block has the stride that is given, here 2"),
     "stride always 2": (strided(lambda s: 2), "The first block has the stride that is given, here 1"),
-    "one block too many": (layer(count=1), "`blocks` counts all of them, the first included"),
-    "one block too many, after the first": (after_the_first, "`blocks` counts all of them, the first included"),
-    "one block too few": (layer(count=-1), "`blocks` counts all of them, the first included"),
+    "one block too many": (layer(count=1), "the number of blocks is the argument `blocks`, the first included"),
+    "one block too many, after the first": (after_the_first, "the number of blocks is the argument `blocks`, the first included"),
+    "one block too few": (layer(count=-1), "the number of blocks is the argument `blocks`, the first included"),
     "always three blocks": (lambda i, o, n, s: layer()(i, o, 3, s), "make_layer(8, 8, 2, 1) has the blocks 3 × ResidualBlock(8, 8)"),
-    "one block alone": (lambda i, o, n, s: ResidualBlock(i, o, s), "The number of blocks is the argument `blocks`"),
+    "one block alone": (lambda i, o, n, s: ResidualBlock(i, o, s), "the number of blocks is the argument `blocks`"),
     "one block repeated": (layer(shared=True), "make a new one each time"),
     "[block] * n": (repeated, "make a new one each time"),
     "a list": (layer(wrap=lambda *blocks: list(blocks)), "returns a list, which can't be called on images"),
@@ -192,13 +194,19 @@ WRONG_LAYERS = {
     "dropout at the end": (layer(extra=lambda o: nn.Dropout(0.1)), "there is a dropout with p=0.1"),
     "max-pooling at the end": (layer(extra=lambda o: nn.MaxPool2d(2)), "expected (2, 32, 4, 3)"),
     "layers in a list": (layer(wrap=InAList), "`self.blocks` is a Python list"),
-    "blocks side by side": (stage(lambda blocks, x: sum(block(x) for block in blocks[:1]) + 0 * x.mean()), "makes 3 blocks, and 1 of them run"),
+    "blocks side by side": (
+        stage(lambda blocks, x: sum(block(x) for block in blocks[:1]) + 0 * x.mean()),
+        "makes 3 blocks, and 1 of them run",
+    ),
     "outputs added up": (stage(summed), "The blocks' outputs are added up"),
     "a shortcut around the stage": (
         stage(lambda blocks, x: (y := nn.Sequential(*blocks)(x)) + (x if x.shape == y.shape else 0)),
         "there is none around a stage",
     ),
-    "the last block left out": (stage(lambda blocks, x: nn.Sequential(*blocks[:-1], *([blocks[0]] * (len(blocks) == 1)))(x)), "makes 3 blocks, and 2 of them run"),
+    "the last block left out": (
+        stage(lambda blocks, x: nn.Sequential(*blocks[:-1], *([blocks[0]] * (len(blocks) == 1)))(x)),
+        "makes 3 blocks, and 2 of them run",
+    ),
     "from the last to the first": (lambda i, o, n, s: nn.Sequential(*list(layer()(i, o, n, s))[::-1]), "in another order"),
     "detached in between": (
         stage(lambda blocks, x: nn.Sequential(*blocks[1:])(blocks[0](x).detach())),
@@ -222,9 +230,7 @@ class Net(nn.Module):
         super().__init__()
         self.c, self.n = nn.Conv2d(3, 32, **self.stem), nn.BatchNorm2d(32)
         widths = (32, *self.widths)
-        self.s = nn.ModuleList(
-            self.make(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False)
-        )
+        self.s = nn.ModuleList(self.make(i, o, n, s) for i, o, n, s in zip(widths, widths[1:], self.blocks, self.strides, strict=False))
         self.out = nn.Linear(widths[-1], self.classes or num_classes)
 
     def start(self, x):
@@ -435,9 +441,15 @@ WRONG_NETS = {
     "another name": (PositionalOnly, "the same names, order and defaults"),
     "no return": (variant(forward=lambda self, x: None), "Its last line needs `return`"),
     "detached": (variant(middle=lambda self, x: Net.middle(self, x.detach())), "The stem's output is cut off from the gradient"),
-    "features detached": (variant(pool=lambda self, x: Net.pool(self, x).detach()), "What the last stage gives to the linear layer is cut off"),
+    "features detached": (
+        variant(pool=lambda self, x: Net.pool(self, x).detach()),
+        "What the last stage gives to the linear layer is cut off",
+    ),
     "eval in forward": (variant(start=lambda self, x: Net.start(self.eval(), x)), "`forward` must not call .train() or .eval()"),
-    "normalised images": (variant(start=lambda self, x: Net.start(self, (x - x.mean()) / x.std())), "There is something that doesn't belong there: sub, std, div"),
+    "normalised images": (
+        variant(start=lambda self, x: Net.start(self, (x - x.mean()) / x.std())),
+        "There is something that doesn't belong there: sub, std, div",
+    ),
     "an instance": (Net(), "Hand over the class itself"),
 }
 

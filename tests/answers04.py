@@ -227,19 +227,21 @@ def wrong(kernels):
         ),
         "3×3 projection": (
             {
-                "shortcut": lambda i, o, s: project(i, o, s)
-                if (i, s) == (o, 1)
-                else nn.Sequential(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o))
+                "shortcut": lambda i, o, s: (
+                    project(i, o, s) if (i, s) == (o, 1) else nn.Sequential(nn.Conv2d(i, o, 3, s, 1, bias=False), nn.BatchNorm2d(o))
+                )
             },
             "1×1",
         ),
         "pooling and projection": (
             {
-                "shortcut": lambda i, o, s: project(i, o, s)
-                if (i, s) == (o, 1)
-                else nn.Sequential(nn.AvgPool2d(s, ceil_mode=True), *project(i, o, 1))
+                "shortcut": lambda i, o, s: (
+                    project(i, o, s) if (i, s) == (o, 1) else nn.Sequential(nn.AvgPool2d(s, ceil_mode=True), *project(i, o, 1))
+                )
             },
-            "The first convolution and the shortcut have the block's stride" if len(kernels) == 2 else "the 3×3 convolution has the block's",
+            "The first convolution and the shortcut have the block's stride"
+            if len(kernels) == 2
+            else "the 3×3 convolution has the block's",
         ),
         "a BN as shortcut": (
             {"shortcut": lambda i, o, s: nn.BatchNorm2d(o) if (i, s) == (o, 1) else project(i, o, s)},
@@ -274,7 +276,10 @@ def wrong(kernels):
     return rows | {
         "shortcut without gradient": (forward(kernels, without_gradient), f"The shortcut {CUT}"),
         "detached": (forward(kernels, lambda self, x: base.forward(self, x.detach())), "no gradient reaches the input"),
-        "dropout": (forward(kernels, lambda self, x: F.dropout(base.forward(self, x), 0.1, self.training)), "there is a dropout with p=0.1"),
+        "dropout": (
+            forward(kernels, lambda self, x: F.dropout(base.forward(self, x), 0.1, self.training)),
+            "there is a dropout with p=0.1",
+        ),
         "eval in forward": (forward(kernels, lambda self, x: base.forward(self.eval(), x)), "`forward` must not call"),
         "pre-activated": (preactivated(kernels), "that is pre-activation"),
         "stride ignored": (
@@ -407,10 +412,12 @@ class Stage(nn.Module):
         return functools.reduce(lambda x, block: block(x), self.blocks, x)
 
 
-class InAList(Stage):
+class InAList(nn.Module):
     def __init__(self, *blocks):
         super().__init__()
         self.blocks = list(blocks)
+
+    forward = Stage.forward
 
 
 class ByMethod(nn.Sequential):
@@ -458,9 +465,9 @@ WRONG_STAGES = {
     "stride on the last block": (stage(strides="last"), "and no other block"),
     "stride ignored": (lambda b, i, c, n, s: stage()(b, i, c, n, 1), "The first block has the stride that is given, here 2"),
     "stride always 2": (lambda b, i, c, n, s: stage()(b, i, c, n, 2), "The first block has the stride that is given"),
-    "one block too many": (stage(count=1), "`blocks` counts all of them"),
-    "one block too few": (stage(count=-1), "`blocks` counts all of them"),
-    "always three blocks": (lambda b, i, c, n, s: stage()(b, i, c, 3, s), "has the blocks 3 ×"),
+    "one block too many": (stage(count=1), "the number of blocks is the argument `blocks`"),
+    "one block too few": (stage(count=-1), "the number of blocks is the argument `blocks`"),
+    "always three blocks": (lambda b, i, c, n, s: stage()(b, i, c, 3, s), "the number of blocks is the argument `blocks`"),
     "always basic blocks": (lambda b, i, c, n, s: stage()(BasicBlock, i, c, n, s), "Every block is made by the argument `block`"),
     "basic blocks after the first": (
         lambda b, i, c, n, s: nn.Sequential(b(i, c, s), *[BasicBlock(c * b.expansion, c * b.expansion) for _ in range(n - 1)]),
@@ -478,7 +485,7 @@ WRONG_STAGES = {
     "torchvision's downsample": (lambda b, i, c, n, s: nn.Sequential(b(i, c, s, nn.Identity())), "block(in_channels, channels, stride)"),
     "make_layer's arguments": (lambda i, c, n, s: None, "the same names, order and defaults"),
     "the last to the first": (lambda *a: nn.Sequential(*list(stage()(*a))[::-1]), "in another order"),
-    "detached": (stage(wrap=lambda *b: nn.Sequential(b[0], Detach(), *b[1:])), "cut off from the gradient"),
+    "detached": (stage(wrap=lambda *b: nn.Sequential(b[0], Detach(), *b[1:])), "After the first block, the gradient is cut off"),
 }
 
 
@@ -544,7 +551,9 @@ class Torchvision(nn.Module):
     def __init__(self, block, layers, in_channels=3, num_classes=1000, stem="imagenet"):
         super().__init__()
         self.inplanes, self.stem = 64, stem
-        self.conv1 = nn.LazyConv2d(64, 7, 2, bias=False) if stem == "imagenet" else nn.Conv2d(in_channels, 64, 3, padding="same", bias=False)
+        self.conv1 = (
+            nn.LazyConv2d(64, 7, 2, bias=False) if stem == "imagenet" else nn.Conv2d(in_channels, 64, 3, padding="same", bias=False)
+        )
         self.bn1, self.relu = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
         self.layer1 = self._make_layer(block, 64, layers[0])
@@ -591,7 +600,7 @@ WRONG_NETS = {
     "linear layer fixed at 512 × 4": (net(fc=lambda b: 512 * 4), READS),
     "linear layer fixed at 512": (net(fc=lambda b: 512), READS),
     "linear layer for the two known blocks": (net(fc=lambda b: 2048 if b is Bottleneck else 512), READS),
-    "AvgPool2d(2)": (net(pooling=nn.AvgPool2d(2)), "The last pooling has windows of a fixed size"),
+    "AvgPool2d(2)": (net(pooling=nn.AvgPool2d(2)), "The last pooling is a 2×2 average pooling"),
     "AvgPool2d(7)": (net(pooling=nn.AvgPool2d(7)), "pooling with windows of a fixed size"),
     "no pooling": (net(pooling=nn.Identity()), "There is no pooling"),
     "max instead of mean": (net(pooling=nn.AdaptiveMaxPool2d(1)), "takes the largest number of each channel"),
@@ -607,13 +616,15 @@ WRONG_NETS = {
     "always basic blocks": (net(stages=lambda b, *a: models.make_stage(BasicBlock, *a)), MADE),
     "expansion forgotten": (net(stages=stage(then=lambda c, b: c)), "the blocks after the first read what a block of it gives"),
     "one block repeated": (net(stages=repeated), "one block stands at several places"),
-    "stride of every block": (net(stages=stage(strides="all")), "In stage 2, every block has the stride"),
-    "kernel of 3 in the stem": (net(stem={"kernel_size": 3, "padding": 1}), ""),
-    "no padding in the stem": (net(stem={"padding": 0}), "has padding 3"),
+    "stride of every block": (net(stages=stage(strides="all")), "every block has the stride"),
+    "a kernel given twice": (net(stem={"kernel_size": 3, "padding": 1}), "nn.Conv2d is called with other arguments than it has"),
+    "3×3 in both stems": (net(front=lambda s: [nn.Conv2d(s[0].in_channels, 64, 3, s[0].stride, 1, bias=False), *s[1:]]),
+                          "a 7×7 convolution with stride 2"),
+    "no padding in the stem": (net(stem={"padding": 0}), "with stride 2 and padding 3"),
     "stem with a bias": (net(stem={"bias": True}), "Set bias=False"),
-    "stem without stride": (net(stem={"stride": 1}), "The stem has stride 2"),
+    "stem without stride": (net(stem={"stride": 1}), "expected 7×7 convolution 3 → 64, stride 2"),
     "no max-pooling": (net(pool=False), f"The max-pooling of the stem is missing. {POOL}"),
-    "no padding in the max-pooling": (net(maximum=nn.MaxPool2d(3, 2)), POOL),
+    "no padding in the max-pooling": (net(maximum=nn.MaxPool2d(3, 2)), "with stride 2 and no padding"),
     "2×2 max-pooling": (net(maximum=nn.MaxPool2d(2)), "In the stem stands a 2×2 max-pooling"),
     "average pooling": (net(maximum=nn.AvgPool2d(3, 2, 1)), "In the stem stands a 3×3 average pooling"),
     "no ReLU after the stem": (net(after=2), "The ReLU of the stem is missing"),
@@ -625,7 +636,7 @@ WRONG_NETS = {
     "no stride in stage 1, not in the last": (net(strides=(1, 2, 2, 1)), "Stage 4 starts with a block of stride 2"),
     "classes fixed": (net(fixed="classes"), "The second number is that of the classes"),
     "channels fixed": (net(channels=False), "expected input"),
-    "stem fixed": (net(fixed="stem"), 'a 3×3 one with stem="cifar"'),
+    "stem fixed": (net(fixed="stem"), 'stem="cifar": a 3×3 one with stride 1'),
     "max-pooling in the CIFAR stem": (net(cifar_pool=True), "Here no pooling follows the stem"),
     "softmax": (net(end=lambda x: x.softmax(1)), "A softmax follows"),
     "log-softmax": (net(end=lambda x: x.log_softmax(1)), "A log-softmax follows"),
@@ -641,7 +652,7 @@ WRONG_NETS = {
     "10 classes by default": (lambda block, layers, in_channels=3, num_classes=10, stem="imagenet":
                               net()(block, layers, in_channels, num_classes, stem), "1000"),
     "cifar by default": (lambda block, layers, in_channels=3, num_classes=1000, stem="cifar":
-                         net()(block, layers, in_channels, num_classes, stem), 'a 7×7 convolution with stem="imagenet"'),
+                         net()(block, layers, in_channels, num_classes, stem), 'stem="imagenet": a 7×7 convolution with stride 2'),
     "an instance": (net()(BasicBlock, [1, 1, 1, 1]), "Hand over the class itself"),
 }  # fmt: skip
 

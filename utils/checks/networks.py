@@ -171,25 +171,30 @@ def before_linear(answer, seen, channels):
     if not trace.failed or not trace.steps:
         return None
     name, shapes = trace.failed[:2]
-    pools = [step for step in trace.steps if "pooling" in step.kind or step.kind in ("mean", "sum", "amax")]
+    last_layer = max((i for i, step in enumerate(trace.steps) if step.kind in ("conv", "norm", "add", "relu")), default=0)
+    pools = [step for step in trace.steps[last_layer:] if "pooling" in step.kind or step.kind in ("mean", "sum", "amax")]
     last = pools[-1].describe() if pools else ""
     given = f"{seen.case} on an input of shape {tuple(x.shape)}"
     if name in ("avg_pool2d", "max_pool2d") and shapes:
-        return (
-            f"Found: {given} fails at a pooling with windows of a fixed size, which gets {shapes[0]}.\nIt fits images of one size alone. {MEAN}"
-        )
+        return f"Found: {given} fails at a pooling with windows of a fixed size, which gets {shapes[0]}.\nIt fits images of one size alone. {MEAN}"
     if name != "linear" or not shapes:
         return None
     numbers, made = shapes[0], shapes[1] if len(shapes) > 1 else None
-    text = f"Found: in {given}, the linear layer gets a tensor of shape {numbers}" + (f", and was made for {made[1]} numbers.\n" if made else ".\n")
+    text = f"Found: in {given}, the linear layer gets a tensor of shape {numbers}" + (
+        f", and was made for {made[1]} numbers.\n" if made else ".\n"
+    )
     if len(numbers) != 2:
         return f"{text}Flatten what the pooling gives to (N, {channels}): torch.flatten(x, 1), or x.mean((2, 3)). flatten() without the 1 makes one row of all images."
     if numbers[0] != len(x):
-        return f"{text}The first dimension is the number of images, {len(x)}: it stays as it is. x.flatten(1), not x.flatten() or x.view(…)."
+        return (
+            f"{text}The first dimension is the number of images, {len(x)}: it stays as it is. x.flatten(1), not x.flatten() or x.view(…)."
+        )
     if numbers[1] == channels and made:
         return f"{text}The last stage gives {channels} channels: that is what the linear layer reads."
     if numbers[1] % channels == 0 and numbers[1] > channels:
-        how = f" The last pooling is a {last}." if pools and "kernel" in str(pools[-1].settings) else "" if pools else " There is no pooling."
+        how = (
+            f" The last pooling is a {last}." if pools and "kernel" in str(pools[-1].settings) else "" if pools else " There is no pooling."
+        )
         return f"{text}{numbers[1]} is {channels} channels times {numbers[1] // channels} positions.{how} {MEAN}"
     return text + MEAN if made and made[1] == channels else None
 

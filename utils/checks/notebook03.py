@@ -33,7 +33,10 @@ def stage_mistakes():
     yield "The result of the blocks is not used: x itself is returned.", lambda r, x: x
     yield "The last block's result is not used.", lambda r, x: r[:-1](x)
     yield "The first block is left out of the way through.", lambda r, x: r[1:](x)
-    yield "The stage's input is added to its output: the shortcuts are in the blocks, and there is none around a stage.", lambda r, x: r(x) + x
+    yield (
+        "The stage's input is added to its output: the shortcuts are in the blocks, and there is none around a stage.",
+        lambda r, x: r(x) + x,
+    )
     yield "The stage's input is added to its output, and a ReLU follows.", lambda r, x: relu(r(x) + x)
     yield "Every block reads x: each must read what the block before it gives.", lambda r, x: r[-1](x)
     yield "The blocks' outputs are added up: each block reads what the one before gives, and the last one's output is returned.", _summed
@@ -62,6 +65,7 @@ def _summed(r, x):
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels", OTHERS),
         (r"running_mean should contain", OTHERS),
+        (r"Block\.__init__\(\) ", "A block is made by ResidualBlock(in_channels, out_channels, stride), with stride=1 as default."),
     ],
     ladder=[
         "Write the blocks of make_layer(16, 32, 3, 2) down one below the other: which channels does each read, and which does it give?",
@@ -116,7 +120,9 @@ NET_ADVICE = {
     "in": "The channels go 3 → 32 (stem) → 32 → 64 → 128, and the linear layer reads 128.",
     "out": "The channels go 3 → 32 (stem) → 32 → 64 → 128, and the linear layer gives num_classes.",
     "extra": lambda step: (
-        "The table has one linear layer." if step.kind == "linear" else "A convolution and its BN make the stem; all others are in the blocks."
+        "The table has one linear layer."
+        if step.kind == "linear"
+        else "A convolution and its BN make the stem; all others are in the blocks."
     ),
     "missing": lambda step: (
         "A linear layer, 128 → num_classes, is the last one." if step.kind == "linear" else f"The stem: convolution, BN, ReLU. {STAGES}"

@@ -32,7 +32,10 @@ def _stage_cases():
     finished=lambda: models.make_stage,
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels|running_mean should contain", REST),
-        (r"__init__\(\) (takes|got|missing)", "A block is made by block(in_channels, channels, stride), with stride=1 as default."),
+        (
+            r"Block\w*\.__init__\(\) |Bottleneck\.__init__\(\) |shortcut must be",
+            "A block is made by block(in_channels, channels, stride), with stride=1 as default.",
+        ),
     ],
     ladder=[
         "It is make_layer of notebook 03 with two changes: the block is an argument, and a block gives channels * block.expansion channels.",
@@ -84,14 +87,17 @@ def make_stage(answer):
 # ---- the whole network ----------------------------------------------------------------------------------------------
 
 WIDTHS = (64, 128, 256, 512)
+STEM = 'stem="imagenet": a 7×7 convolution with stride 2 and padding 3; stem="cifar": a 3×3 one with stride 1 and padding 1.'
 NET_ADVICE = {
-    "kernel": 'The stem has a 7×7 convolution with stem="imagenet", a 3×3 one with stem="cifar".',
-    "stride": 'The stem has stride 2 with stem="imagenet", 1 with stem="cifar".',
-    "padding": "The 7×7 convolution has padding 3, the 3×3 one has padding 1.",
+    "kernel": STEM,
+    "stride": STEM,
+    "padding": STEM,
     "in": "The stem reads `in_channels`, and the linear layer 512 * block.expansion numbers.",
     "out": "The stem gives 64 channels, and the linear layer num_classes numbers.",
     "extra": lambda step: (
-        "The table has one linear layer." if step.kind == "linear" else "A convolution and its BN make the stem; all others are in the blocks."
+        "The table has one linear layer."
+        if step.kind == "linear"
+        else "A convolution and its BN make the stem; all others are in the blocks."
     ),
     "missing": lambda step: (
         "A linear layer, 512 * block.expansion → num_classes, is the last one."
@@ -118,7 +124,7 @@ def _net_cases():
     "ResNet",
     finished=lambda: models.ResNet,
     causes=[
-        (r"__init__\(\) (takes|got|missing)", "Blocks are made by block(in_channels, channels, stride=1), and the network by ResNet(block, "
+        (r"(Block\w*|Bottleneck|Net\w*)\.__init__\(\) ", "Blocks are made by block(in_channels, channels, stride=1), and the network by ResNet(block, "
          'layers, in_channels=3, num_classes=1000, stem="imagenet"): with the same names, order and defaults.'),
     ],
     ladder=[
@@ -147,4 +153,6 @@ def resnet(answer):
         return {"layers": layers, "widths": WIDTHS, "expansion": block.expansion, "start": start, "block": block}
 
     rows = network(careful, cases, claims, list(network_mistakes(4)), NET_ADVICE)
-    yield from explained(rows, careful, cases, (models.ResidualBlock, models.Bottleneck, Probe), layout, lambda case: case.arguments[0].__name__)
+    yield from explained(
+        rows, careful, cases, (models.ResidualBlock, models.Bottleneck, Probe), layout, lambda case: case.arguments[0].__name__
+    )

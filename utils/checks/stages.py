@@ -122,7 +122,7 @@ def arguments(block):
     """(in_channels, channels, stride) that a block was made with."""
     if isinstance(block, Probe):
         return block.given
-    return block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride[0]
+    return block.conv1.in_channels, block.conv2.out_channels, block.conv1.stride[0] * block.conv2.stride[0]
 
 
 def as_calls(name, given):
@@ -139,7 +139,9 @@ def again(seen):
     """What to say if one block stands at several places, or if blocks are made and don't run; else None."""
     ran, different = len(seen.blocks), len(set(map(id, seen.blocks)))
     if different < ran:
-        return f"Found: in {seen.case}, one block stands at several places: {ran} blocks run, and {different} of them are different.\n{AGAIN}"
+        return (
+            f"Found: in {seen.case}, one block stands at several places: {ran} blocks run, and {different} of them are different.\n{AGAIN}"
+        )
     made = {id(m) for m in seen.model.modules() if any(type(m) is type(block) for block in seen.blocks)}
     if seen.out is not None and different < len(made):
         return f"Found: {seen.case} makes {len(made)} blocks, and {different} of them run when it is called.\nEach must read what the one before gives."
@@ -160,18 +162,16 @@ def stage_hint(seen, expected, name, expansion=1, out="channels"):
     strides, widths = [s for *_, s in found], [c for _, c, _ in found]
     if len(found) != count:
         way = "too many" if len(found) > count else "too few"
-        return text + (
-            f"That is {abs(len(found) - count)} {way}: `blocks` counts all of them, the first included."
-            if abs(len(found) - count) == 1
-            else f"The number of blocks is the argument `blocks`, here {count}."
-        )
+        return text + f"That is {abs(len(found) - count)} {way}: the number of blocks is the argument `blocks`, the first included."
     if sorted(found) == sorted(expected):
         return text + "They are the right ones, but they stand in another order: the first block changes the shape, then come the others."
     if widths != [width] * count:
         if expansion > 1 and width * expansion in widths:
             return text + f"Every block is given `{out}`, here {width}: it multiplies by its expansion itself."
         if found[0][:2] == (width, wide):
-            return text + f"in_channels is what the first block reads, and `{out}` what it is given as second argument: here they are swapped."
+            return (
+                text + f"in_channels is what the first block reads, and `{out}` what it is given as second argument: here they are swapped."
+            )
         return text + f"Every block is given `{out}`, here {width}, as second argument: the first, too."
     if strides != [s for *_, s in expected]:
         if strides == [stride] * count:
@@ -227,15 +227,17 @@ def network_hint(seen, layers, widths, expansion, name, first=64, strides=(1, 2,
     text = f"Found: {case} has the blocks {as_calls(name, found)}.\nExpected: {as_calls(name, expected)}.\n"
     counts = {width: sum(c == width for _, c, _ in found) for width in widths}
     right = dict(zip(widths, layers, strict=False))
-    if sum(counts.values()) != len(found):
-        return f"{text}The stages have {', '.join(map(str, widths))} channels" + (", which each block multiplies by its expansion." if expansion > 1 else ".")
+    order = [width for width, _ in groupby(c for _, c, _ in found)]
+    times = ", which each block multiplies by its expansion" if expansion > 1 else ""
+    if set(order) != set(widths):
+        return f"{text}The stages have {', '.join(map(str, widths))} channels{times}."
+    if order != list(widths):
+        return f"{text}The stages stand in another order: first {widths[0]} channels, then {', '.join(map(str, widths[1:]))}."
     if counts != right:
         numbers = ", ".join(map(str, counts.values()))
         if sorted(counts.values()) == sorted(right.values()):
             return f"{text}The stages have {numbers} blocks, in another order than {table} says: {', '.join(map(str, layers))}."
         return f"{text}The stages have {numbers} blocks; {table} says {', '.join(map(str, layers))}."
-    if [c for _, c, _ in found] != [c for _, c, _ in expected]:
-        return f"{text}The stages stand in another order: first {widths[0]} channels, then {', '.join(map(str, widths[1:]))}."
     for number, width in enumerate(widths):
         mine, theirs = ([row for row in rows if row[1] == width] for rows in (found, expected))
         if [s for *_, s in mine] != [s for *_, s in theirs]:
