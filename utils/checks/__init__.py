@@ -13,7 +13,8 @@ from .notebook01_epoch import epoch
 from .notebook01_transform import train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
-from .notebook04 import basic_block, bottleneck, make_stage, resnet
+from .notebook04 import make_stage, resnet
+from .notebook04_blocks import basic_block, bottleneck
 from .notebook05 import preact_block, preact_bottleneck
 from .notebook06 import paper_depth, plain_block
 from .notebook08 import inception_block, make_identity, resnext_block

@@ -30,7 +30,7 @@ from .diagnosis import (
     with_formula,
 )  # fmt: skip
 from .guard import Failed
-from .matching import attempt, candidates, close, disturb, reference_of, traced
+from .matching import LIMIT, attempt, candidates, close, disturb, reference_of, traced
 from .trace import Trace
 
 GENERAL = [
@@ -64,6 +64,7 @@ class Case:
     shapes: list  # of inputs; everything is compared on the first
     values: str = "normal"
     seen: dict = field(default_factory=dict)
+    ways: int = 2 * LIMIT  # how many ways of matching are tried
 
     def __str__(self):
         return f"{self.name}({', '.join([*map(str, self.arguments), *(f'{k}={v!r}' for k, v in self.keywords.items())])})"

@@ -45,7 +45,8 @@ def differences(found, expected, trace, case, more):
         text = f"Found: in {case}, there is no {_list(missing)}.\n"
         convs = [step for step in found if step.kind == "conv"]
         read = [id(conv) for step in found if step.kind == "norm" for conv in step.before(("conv",))]
-        bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read]
+        width = missing[0].given[0].shape[1]
+        bare = [f"`{trace.name(conv)}`" for conv in convs if id(conv) not in read and conv.weight.shape[0] == width]
         if kinds[0]["norm"] < kinds[1]["norm"] and bare and more.get("norms_follow", True):
             text += f"No BN reads what {' and '.join(bare)} {'give' if bare[1:] else 'gives'}."
         else:

@@ -219,6 +219,8 @@ def _meaning(error, message, trace):
         return f"A BatchNorm2d that was made for {match[2]} channels gets {match[1]}: it needs the channels of what it reads."
     if match := re.search(r"expected (4D|3D or 4D|2D or 3D) \w*[, ]*.*got (\d)D", message):
         return f"A layer for images ({match[1]}) gets a tensor with {match[2]} dimensions."
+    if (match := re.search(r"^(\w+)\.__init__\(\) (got|takes|missing)", message)) and hasattr(nn, match[1]):
+        return f"nn.{match[1]} is called with other arguments than it has: help(nn.{match[1]}) lists them."
     if "unexpected keyword argument" in message or re.search(r"missing \d+ required|takes .*positional argument", message):
         return "The arguments are those of the exercise, with the same names, order and defaults."
     if "modified by an inplace operation" in message or "leaf Variable that requires grad" in message:

@@ -21,7 +21,7 @@ def candidates(subject, number):
         step.weight.is_leaf for step in mine if step.weight is not None
     )
     ways = _by_layers(mine, theirs) if alike else _by_shape(subject.model, blank)
-    for pairs in itertools.islice(ways, 2 * LIMIT):
+    for pairs in itertools.islice(ways, subject.case.ways):
         reference, places = copy.deepcopy(blank), _tensors(blank)
         copies = _tensors(reference)
         pairs = [(m, copies[_index(places, r)]) for m, r in pairs]
@@ -52,15 +52,21 @@ def _by_layers(mine, theirs):
         groups[_form(step)][1].append(step)
     layers = [group for form, group in groups.items() if form[0] != "norm"]
     norms = [group for form, group in groups.items() if form[0] == "norm"]
-    for way in itertools.product(*(itertools.permutations(m) for _, m in layers)):
+    for way in itertools.product(*(_orders(m) for _, m in layers)):
         pairs = [pair for (r, _), m in zip(layers, way, strict=True) for pair in zip(m, r, strict=True)]
         partner = {id(m): id(r) for m, r in pairs}
         first = [_beside(r, m, partner) for r, m in norms]
-        for norm_way in itertools.chain([first], itertools.product(*(itertools.permutations(m) for _, m in norms))):
+        others = (way for way in itertools.product(*(_orders(m) for _, m in norms)) if [*map(list, way)] != first)
+        for norm_way in itertools.chain([first], others):
             both = pairs + [pair for (r, _), m in zip(norms, norm_way, strict=True) for pair in zip(m, r, strict=True)]
             found = [pair for m, r in both for pair in _of_step(m, r)]
             if all(m is not None and r is not None and m.shape == r.shape for m, r in found):
                 yield found
+
+
+def _orders(some):
+    """All orders of a few things; of many, which only a deep network has, just that of their use."""
+    return itertools.permutations(some) if len(some) <= 6 else [some]
 
 
 def _beside(right, mine, partner):
@@ -125,7 +131,7 @@ def disturb(model, trace):
         elif role in ("running_mean", "bias"):
             tensor.uniform_(-0.5, 0.5)
         elif role == "weight" or tensor.dim() == 1 and "bias" not in name:
-            tensor.uniform_(0.5, 1.5)
+            tensor.uniform_(0.5, 1.5).mul_(min(1, 3 / max(1, len(trace.layers("norm"))) ** 0.5))  # a deep network must not explode
             tensor[::2] *= -1
         elif tensor.dim() == 1:
             tensor.uniform_(-0.5, 0.5)

@@ -11,7 +11,7 @@ from .framework import exercise
 from .residual import CAUSES, OVERWRITTEN, added_wrongly, cut_off, layer_advice
 
 
-def _block_mistakes():
+def block_mistakes():
     relu = torch.relu
 
     def main(r, x):
@@ -89,7 +89,7 @@ def residual_block(answer):
         "layers": "two 3×3 convolutions and, where the shape changes, one 1×1, without bias; two BNs: 18,560 parameters for 32 → 32",
         "order": "the output is ReLU(BN(conv(ReLU(BN(conv(x))))) + shortcut(x))",
     }
-    yield from network(answer, list(_cases()), claims, list(_block_mistakes()), layer_advice)
+    yield from network(answer, list(_cases()), claims, list(block_mistakes()), layer_advice)
 
 
 # ---- zero padding ---------------------------------------------------------------------------------------------------

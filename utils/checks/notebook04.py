@@ -1,152 +1,158 @@
-"""Checks of notebook 04: basic block and bottleneck, a stage of either, and the whole network."""
+"""Checks of notebook 04: a stage of any blocks, and the whole network. Basic block and bottleneck: notebook04_blocks.py."""
 
-import torch
-from torch import nn
+import functools
 
 from .. import models
-from . import blocks
-from .framework import are_probabilities, count_parameters, exercise, inputs
+from .compare import network
+from .framework import exercise
+from .networks import explained, network_mistakes
+from .notebook03 import stage_mistakes
+from .stages import Careful, Four, NamedCase, One, Probe, Seen, Three, Two, improved, returned, stage_hint
+
+# ---- a stage --------------------------------------------------------------------------------------------------------
+
+REST = "The first block is block(in_channels, channels, stride); all others are block(channels * block.expansion, channels)."
 
 
-def _expansion(cls, right):
-    found = getattr(cls, "expansion", None)
-    return f"expansion is {right}", found == right, f"Found {found}.\nWrite `expansion = {right}` in the class, above __init__."
-
-
-@exercise("4.1", "BasicBlock", raw=True, causes=[("", blocks.BOTH_PATHS)])
-def basic_block(cls):
-    """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, BN behind the projection."""
-    yield _expansion(cls, 1)
-    yield from blocks.in_short("BasicBlock", cls, [(64, 64, 1, [73_984]), (64, 128, 2, [230_144]), (16, 32, 1, [14_528])], norm=True)
-
-
-@exercise("4.2", "Bottleneck", raw=True, causes=[("", blocks.BOTH_PATHS)])
-def bottleneck(cls):
-    """cls(in_channels, channels, stride=1) with cls.expansion = 4: 1×1, 3×3 with the stride, 1×1 to four times the channels."""
-    yield _expansion(cls, 4)
-    cases = [(256, 64, 1, [70_400]), (64, 64, 1, [75_008]), (256, 128, 2, [379_392]), (32, 8, 2, [2_272])]
-    yield from blocks.in_short("Bottleneck", cls, cases, kernels=(1, 3, 1), expansion=4, norm=True)
+def _stage_cases():
+    for arguments, *shapes in (
+        ((models.BasicBlock, 16, 32, 3, 2), (2, 16, 8, 6), (2, 16, 16, 16)),
+        ((models.Bottleneck, 16, 8, 3, 2), (2, 16, 7, 6)),
+        ((Three, 4, 5, 4, 3), (2, 4, 10, 7), (1, 4, 9, 9)),
+        ((One, 8, 8, 2, 1), (2, 8, 5, 4)),
+        ((Four, 16, 4, 1, 1), (3, 16, 4, 5), (1, 16, 7, 7)),
+        ((Two, 12, 3, 5, 2), (2, 12, 9, 6)),
+    ):
+        yield NamedCase("make_stage", arguments, {}, [functools.partial(models.make_stage, *arguments)], shapes, ways=4)
 
 
 @exercise(
     "4.3",
     "make_stage",
-    raw=True,
-    causes=[("", "The first block goes from in_channels to channels, and gives channels * block.expansion: that is what all others read.")],
+    finished=lambda: models.make_stage,
+    causes=[
+        (r"expected input\[[\d, ]+\] to have \d+ channels|running_mean should contain", REST),
+        (
+            r"Block\w*\.__init__\(\) |Bottleneck\.__init__\(\) |shortcut must be",
+            "A block is made by block(in_channels, channels, stride), with stride=1 as default.",
+        ),
+    ],
+    ladder=[
+        "It is make_layer of notebook 03 with two changes: the block is an argument, and a block gives channels * block.expansion channels.",
+        REST,
+        "layers = [block(in_channels, channels, stride)]\nfor _ in range(blocks - 1):\n"
+        "    layers.append(block(channels * block.expansion, channels))\nreturn nn.Sequential(*layers)",
+    ],
 )
-def make_stage(function):
+def make_stage(answer):
     """function(block, in_channels, channels, blocks, stride) -> module of that many blocks, of which the first has the stride."""
-    for block, convs, parameters in ((models.BasicBlock, 7, 51_648), (models.Bottleneck, 10, 52_096)):
-        name, width = block.__name__, 32 * block.expansion
-        stage = function(block, 16, 32, 3, 2)
-        kind = isinstance(stage, nn.Module)
-        yield f"{name}: returns a module", kind, f"Found {type(stage).__name__}.\nPut the blocks into nn.Sequential(*blocks)."
-        if not kind:
-            return
-        out, seen = inputs(stage.eval(), nn.Conv2d, torch.randn(2, 16, 16, 16))
-        made = [m for m in stage.modules() if type(m) is block]
-        yield f"{name}: 3 blocks", len(made) == 3, f"Found {len(made)}.\nAppend `blocks` blocks, the first included, made by `block`."
-        yield f"{name}: (2, 16, 16, 16) becomes (2, {width}, 8, 8)", tuple(out.shape) == (2, width, 8, 8), f"Found {tuple(out.shape)}."
-        strided = [m.stride[0] for m, _ in seen if m.stride[0] != 1]
-        yield (
-            f"{name}: the first block has the stride, on the main path and the shortcut",
-            strided == [2, 2],
-            f"Found {len(strided)} convolutions with a stride.\nIt belongs to the first block alone.",
-        )
-        yield (
-            f"{name}: one block projects, the others use the identity",
-            len(seen) == convs,
-            f"Found {len(seen)} convolutions instead of {convs}.\nFrom the second on, the blocks read channels * block.expansion.",
-        )
-        found = count_parameters(stage)
-        yield (
-            f"{name}: each block has weights of its own: {parameters:,} parameters",
-            found == parameters,
-            f"Found {found:,}.\n[block] * n is n times the same block: make a new one each time.",
-        )
-    same, seen = inputs(function(models.BasicBlock, 16, 16, 2, 1).eval(), nn.Conv2d, torch.randn(2, 16, 8, 8))
-    yield (
-        "16 → 16 channels with stride 1 keeps the shape, without a projection",
-        tuple(same.shape) == (2, 16, 8, 8) and len(seen) == 4,
-        f"Found {tuple(same.shape)} and {len(seen)} convolutions instead of 4.",
-    )
+    cases = list(_stage_cases())
+    claims = {
+        "runs": "it returns a module that can be called, for six choices: BasicBlock, Bottleneck, and blocks of the check's own with other "
+        "expansions",
+        "shape": "(N, in_channels, H, W) becomes (N, channels * block.expansion, H / stride, W / stride)",
+        "own": "each block has weights of its own",
+        "layers": "there are `blocks` blocks, made by `block`; the first reads in_channels and has the stride, the others read what it gives",
+        "order": "each block reads what the one before gives, and nothing else happens",
+    }
+    advice = {
+        "stride": "The first block has the stride that is given; all others have 1.",
+        "in": REST,
+        "out": REST,
+        "extra": lambda step: "A stage is a row of `blocks` blocks, made by `block`, and nothing else.",
+        "missing": lambda step: "A stage is a row of `blocks` blocks, made by `block`.",
+    }
+
+    def explain():
+        for case in cases:
+            block, wide, channels, blocks, stride = case.arguments
+            seen = Seen(answer, case, (models.BasicBlock, models.Bottleneck, Probe))
+            if hint := returned(seen, answer):
+                return hint
+            others = {type(made).__name__ for made in seen.blocks if type(made) is not block}
+            if others or seen.out is not None and not seen.blocks:
+                made = " and ".join(sorted(others)) or "none of the known blocks"
+                return (
+                    f"Found: {case} is made of {made}.\nEvery block is made by the argument `block`, whatever class it is: "
+                    f"here {block.__name__}, with {block.__name__}.expansion = {block.expansion}."
+                )
+            expected = [(wide, channels, stride)] + [(channels * block.expansion, channels, 1)] * (blocks - 1)
+            if hint := stage_hint(seen, expected, block.__name__, block.expansion):
+                return hint
+        return None
+
+    yield from improved(network(answer, cases, claims, list(stage_mistakes()), advice), explain)
+
+
+# ---- the whole network ----------------------------------------------------------------------------------------------
+
+WIDTHS = (64, 128, 256, 512)
+STEM = 'stem="imagenet": a 7×7 convolution with stride 2 and padding 3; stem="cifar": a 3×3 one with stride 1 and padding 1.'
+NET_ADVICE = {
+    "kernel": STEM,
+    "stride": STEM,
+    "padding": STEM,
+    "in": "The stem reads `in_channels`, and the linear layer 512 * block.expansion numbers.",
+    "out": "The stem gives 64 channels, and the linear layer num_classes numbers.",
+    "extra": lambda step: (
+        "The table has one linear layer."
+        if step.kind == "linear"
+        else "A convolution and its BN make the stem; all others are in the blocks."
+    ),
+    "missing": lambda step: (
+        "A linear layer, 512 * block.expansion → num_classes, is the last one."
+        if step.kind == "linear"
+        else "The stem: convolution, BN, ReLU. Four stages, with the numbers of blocks in `layers`."
+    ),
+}
+
+
+def _net_cases():
+    for block, layers, arguments, keywords, *shapes in (
+        (One, [2, 1, 3, 1], (), {}, (2, 3, 70, 60), (1, 3, 64, 64), (1, 3, 130, 96)),
+        (Four, [1, 2, 1, 2], (), {"num_classes": 7}, (2, 3, 48, 64)),
+        (Two, [1, 1, 2, 3], (), {"num_classes": 10, "in_channels": 1, "stem": "cifar"}, (2, 1, 20, 28), (1, 1, 32, 32)),
+        (Three, [3, 1, 1, 1], (4, 5, "cifar"), {}, (2, 4, 17, 16)),
+        (One, [1, 1, 1, 2], (), {"in_channels": 2, "stem": "imagenet", "num_classes": 3}, (3, 2, 65, 40)),
+    ):
+        reference = functools.partial(models.ResNet, block, list(layers), *arguments, **keywords)
+        yield NamedCase("ResNet", (block, layers, *arguments), keywords, [reference], shapes, ways=1)
 
 
 @exercise(
     "4.4",
     "ResNet",
-    raw=True,
+    finished=lambda: models.ResNet,
     causes=[
-        (
-            "",
-            "Follow the shape at 224×224: 64×112×112, 64×56×56 behind the max-pooling, then stages at 56, 28, 14 and 7."
-            " Pool with nn.AdaptiveAvgPool2d(1). The linear layer reads 512 * block.expansion.",
-        )
+        (r"(Block\w*|Bottleneck|Net\w*)\.__init__\(\) ", "Blocks are made by block(in_channels, channels, stride=1), and the network by ResNet(block, "
+         'layers, in_channels=3, num_classes=1000, stem="imagenet"): with the same names, order and defaults.'),
     ],
-)
-def resnet(cls):
+    ladder=[
+        "Follow the shape at 224×224: 64×112×112 (stem), 64×56×56 (max-pooling), then the stages at 56, 28, 14 and 7, and the mean.",
+        "The stages: keep `now`, the channels that the next block reads, at first 64. For each width and number of blocks: "
+        "make_stage(block, now, width, blocks, 1 in the first stage, else 2); then now = width * block.expansion.",
+        "The linear layer reads 512 * block.expansion, what x.mean((2, 3)) gives after the last stage. nn.Linear(now, num_classes).",
+    ],
+)  # fmt: skip
+def resnet(answer):
     """cls(block, layers, in_channels=3, num_classes=1000, stem="imagenet"): the network of Table 1, for any image size."""
-    basic, wide = models.BasicBlock, models.Bottleneck
-    model = cls(basic, [1, 2, 1, 1]).eval()
-    out, seen = inputs(model, (nn.Conv2d, nn.Linear), torch.randn(2, 3, 64, 64))
-    yield "two images give logits of shape (2, 1000)", tuple(out.shape) == (2, 1000), f"Found {tuple(out.shape)}."
-    convs = [(m, given) for m, given in seen if isinstance(m, nn.Conv2d)]
-    yield _stem(convs, 7, 2, 64, 16, "A 3×3 max-pooling with stride 2 follows BN and ReLU")
-    described = [(m.out_channels, m.stride[0]) for m, _ in convs[1:] if m.kernel_size == (3, 3)]
-    counts = {width: sum(w == width for w, _ in described) // 2 for width in (64, 128, 256, 512)}
-    yield (
-        "layers [1, 2, 1, 1] gives 1, 2, 1 and 1 blocks of 64, 128, 256 and 512 channels",
-        counts == {64: 1, 128: 2, 256: 1, 512: 1},
-        f"Found {counts}.\nTake the numbers of blocks from `layers`.",
-    )
-    strides = [stride for _, stride in described]
-    yield (
-        "stages 2, 3 and 4 start with stride 2, stage 1 with stride 1",
-        strides == [1, 1, 2, 1, 1, 1, 2, 1, 2, 1],
-        f"Found {strides}.\nThe max-pooling has halved the image before stage 1.",
-    )
-    last = [given for m, given in seen if isinstance(m, nn.Linear)]
-    yield (
-        "one linear layer, which reads the 512 pooled channels",
-        [tuple(given.shape) for given in last] == [(2, 512)],
-        f"Found {[tuple(given.shape) for given in last]} going into linear layers.",
-    )
-    yield "the output is logits", not are_probabilities(out), "Leave the softmax off: nn.CrossEntropyLoss applies log-softmax itself."
-    for block, layers, arguments, parameters in (
-        (basic, [2, 2, 2, 2], {}, 11_689_512),
-        (wide, [3, 4, 6, 3], {}, 25_557_032),
-        (basic, [2, 2, 2, 2], {"num_classes": 100, "stem": "cifar"}, 11_220_132),
-        (basic, [1, 1, 1, 1], {"num_classes": 10, "in_channels": 1}, 4_904_650),
-    ):
-        found = count_parameters(cls(block, layers, **arguments))
-        given = "".join(f", {name}={value!r}" for name, value in arguments.items())
-        fixed = "\nThe linear layer reads 512 * block.expansion channels." if found - parameters == -1_536_000 else ""
-        name = f"ResNet({block.__name__}, {layers}{given})"
-        yield f"{name}: {parameters:,} parameters", found == parameters, f"Found {found:,}, {found - parameters:+,}.{fixed}"
-    for size in (96, 130):
-        try:
-            shape = tuple(model(torch.randn(1, 3, size, size)).shape)
-        except RuntimeError as error:
-            shape = str(error)
-        yield (
-            f"{size}×{size} images work, too",
-            shape == (1, 1000),
-            f"Found {shape}.\nnn.AdaptiveAvgPool2d(1) pools whatever size there is; AvgPool2d(7) or a fixed linear layer does not.",
-        )
-    small = cls(basic, [1, 1, 1, 1], num_classes=10, stem="cifar").eval()
-    convs = inputs(small, nn.Conv2d, torch.randn(2, 3, 32, 32))[1]
-    yield _stem(convs, 3, 1, 32, 32, 'With stem="cifar" there is no max-pooling: 32×32 images are small')
+    cases = list(_net_cases())
+    claims = {
+        "runs": "it is built and called without an error, with five choices of blocks, layers, channels, classes and stem; `layers` stays "
+        "as it was",
+        "shape": "(N, in_channels, H, W) becomes (N, num_classes), for any height and width; 1000 classes and 3 channels by default",
+        "layers": "the stem's convolution and BN, four stages with the blocks of `layers`, made by `block`, and one linear layer",
+        "order": "stem, stages, the mean over all positions, linear layer; max-pooling after the ReLU of the imagenet stem alone",
+    }
+    careful = Careful(answer)
 
+    def layout(case):
+        block, layers, *_ = case.arguments
+        cifar = "cifar" in (*case.arguments, *case.keywords.values())
+        start = "" if cifar else ": the max-pooling has halved the image before it"
+        return {"layers": layers, "widths": WIDTHS, "expansion": block.expansion, "start": start, "block": block}
 
-def _stem(convs, kernel, stride, size, inside, advice):
-    """The claim on the stem, given all convolutions and their inputs for an image of `size`; `inside` is the size of stage 1."""
-    (stem, _), (_, first_input) = convs[:2]
-    described = (stem.out_channels, stem.kernel_size[0], stem.stride[0], stem.padding[0], stem.bias is not None)
-    behind = tuple(first_input.shape[1:])
-    right = described == (64, kernel, stride, kernel // 2, False) and behind == (64, inside, inside) and bool((first_input >= 0).all())
-    found = "64 channels: {}, kernel {}, stride {}, padding {}, bias {}".format(described[0] == 64, *described[1:])
-    return (
-        f"{size}×{size} images: stem {kernel}×{kernel}, stride {stride}, BN, ReLU; stage 1 sees 64×{inside}×{inside}",
-        right,
-        f"Found {found}; stage 1 sees {behind}, {'no' if (first_input >= 0).all() else 'with'} negative numbers.\n{advice}.",
+    rows = network(careful, cases, claims, list(network_mistakes(4)), NET_ADVICE)
+    yield from explained(
+        rows, careful, cases, (models.ResidualBlock, models.Bottleneck, Probe), layout, lambda case: case.arguments[0].__name__
     )
