@@ -219,7 +219,7 @@ def update_ratios(model, train, shown=8):
 def input_baseline(train, batches, val_batches):
     """Does the program use its images? Loss and accuracy on validation images after a training on images, and after one on blank ones.
 
-    train(batches) -> a new network, trained on them. With blank images it can only learn how frequent each class is. Whoever sees
+    train(batches) -> a new network, trained on them. With blank images it can only learn how frequent each class is. A program that sees
     images must do better. Loss and accuracy are computed here, in evaluation mode.
     """
     rows = {}
