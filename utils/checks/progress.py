@@ -54,7 +54,7 @@ def update(section, key, entry):
     try:
         if path is None:
             return _change(_memory, section, key, entry)
-        with FileLock(f"{path}.lock", timeout=10):
+        with FileLock(f"{path}.lock", timeout=10, poll_interval=0.01):
             found = read()
             _change(found, section, key, entry)
             with atomic_write(path) as partial:
