@@ -202,7 +202,8 @@ def _extra_inception(step):
         (r"Calculated padded input size per channel|Output size is too small",
          "The image is smaller than the kernel: padding=1 for a 3×3 kernel, padding=2 for a 5×5 keep its size."),
         (r"running_mean should contain", "A BN stands after its convolution, and has as many channels as that gives. Which one is it?"),
-        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|unsupported operand type.*'tuple'|"
+        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|"
+         r"must be \(?(int|tuple)|unsupported operand type.*'tuple'|"
          r"received an invalid",
          "`three` and `five` are pairs: three[0] channels after the 1×1, three[1] after the 3×3. `one` and `pool` are numbers."),
         (r"to have \d+ channels, but got \d+ channels", "Which layer comes before it? " + ONE_BY_ONE),
