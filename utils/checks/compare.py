@@ -776,7 +776,7 @@ def _shape_advice(found, expected, subject):
             return f"Without an argument there are {expected[1]} classes. Is the default another one, or the last layer left out?"
         return "The second number is that of the classes: the last layer must take it from the argument."
     if found[1] != expected[1]:
-        joined = any(step.kind == "cat" for step in subject.trace.steps)
+        joined = not subject.answer.advice.get("joins") and any(step.kind == "cat" for step in subject.trace.steps)
         more = subject.answer.advice.get("channels", "The number of channels differs.")
         return more + (" torch.cat puts the paths side by side: here they are added." if joined else "")
     given, keywords = subject.case.shapes[0], subject.case.keywords

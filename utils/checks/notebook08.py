@@ -232,6 +232,8 @@ def inception_block(answer):
         "five[1] and pool.",
         "kernel": "The kernels: 1×1; 1×1 and 3×3; 1×1 and 5×5; 1×1 after the pooling.",
         "padding": "Each path keeps height and width: padding=1 for a 3×3 kernel, 2 for a 5×5, none for a 1×1.",
+        "joins": True,
+        "channels": "torch.cat joins four results along the channels: one + three[1] + five[1] + pool of them.",
         "stride": "All strides are 1: height and width stay as they are.",
         "groups": "No convolution has groups here.",
         "extra": _extra_inception,
@@ -276,7 +278,7 @@ def _bottleneck(r, x, acts=(relu, relu), swapped=()):
     for number, act in enumerate(acts, start=1):
         conv, norm = getattr(r, f"conv{number}"), getattr(r, f"bn{number}")
         x = norm(act(conv(x))) if number in swapped else act(norm(conv(x)))
-    return r.bn3(r.conv3(x))
+    return r.bn3(relu(r.conv3(x))) if 3 in swapped else r.bn3(r.conv3(x))
 
 
 def _resnext_mistakes():
@@ -288,6 +290,10 @@ def _resnext_mistakes():
         ("The first ReLU stands before its BN: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(1,))),
         ("The second ReLU stands before its BN: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(2,))),
         ("The ReLUs stand before the BNs: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(1, 2))),
+        (
+            "A ReLU stands between the last convolution and its BN: none does, the last ReLU comes after the addition.",
+            lambda r, x: _bottleneck(r, x, swapped=(3,)),
+        ),
         (
             "The ReLUs stand before the BNs: the order is convolution, BN, ReLU, and the last ReLU comes after the addition.",
             lambda r, x: r.bn3(relu(r.conv3(r.bn2(relu(r.conv2(r.bn1(relu(r.conv1(x))))))))),
