@@ -176,6 +176,11 @@ def padded_with_zeros(x):
     return F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1)
 
 
+def with_shortcut(self, x):
+    y = Inception.forward(self, x)
+    return y + x if y.shape == x.shape else y
+
+
 def chained(self, x):
     outputs = []
     for path in self.paths:
@@ -260,6 +265,7 @@ WRONG_INCEPTION = {
         "expected 5×5 convolution 2 → 4",
     ),
     "joined along the images": (inception(dim=0), "torch.cat(…, dim=1) joins the channels"),
+    "with a shortcut": (inception(forward=with_shortcut), "an Inception block has no shortcut"),
     "joined along the height": (inception(dim=2), "torch.cat(…, dim=1) joins the channels"),
     "added": (inception(forward=lambda self, x: sum(self.outputs(x))), "are added"),
     "stacked": (inception(forward=lambda self, x: torch.stack(self.outputs(x))), "stack"),
