@@ -176,6 +176,11 @@ def padded_with_zeros(x):
     return F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 1)
 
 
+def with_shortcut(self, x):
+    y = Inception.forward(self, x)
+    return y + x if y.shape == x.shape else y
+
+
 def chained(self, x):
     outputs = []
     for path in self.paths:
@@ -260,16 +265,17 @@ WRONG_INCEPTION = {
         "expected 5×5 convolution 2 → 4",
     ),
     "joined along the images": (inception(dim=0), "torch.cat(…, dim=1) joins the channels"),
+    "with a shortcut": (inception(forward=with_shortcut), "an Inception block has no shortcut"),
     "joined along the height": (inception(dim=2), "torch.cat(…, dim=1) joins the channels"),
     "added": (inception(forward=lambda self, x: sum(self.outputs(x))), "are added"),
     "stacked": (inception(forward=lambda self, x: torch.stack(self.outputs(x))), "stack"),
     "chained": (inception(outputs=chained), "Each convolution reads what belongs to its path"),
     "no padding": (inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, k, bias=False)), "have different sizes: 8×7, 6×5, 4×3, 8×7"),
     "padding 1 everywhere": (inception(conv=lambda self, i, o, k: nn.Conv2d(i, o, k, padding=1, bias=False)), "have different sizes"),
-    "one path missing": (inception(order=(0, 1, 2)), "The number of channels differs"),
+    "one path missing": (inception(order=(0, 1, 2)), "one + three[1] + five[1] + pool of them"),
     "x joined, too": (
         inception(outputs=lambda self, x: [*Inception.outputs(self, x), x], order=(0, 1, 2, 3, 4)),
-        "The number of channels differs",
+        "one + three[1] + five[1] + pool of them",
     ),
     "detached path": (path_detached(3), "What the pooling path gives is cut off"),
     "detached input of a path": (path_detached(1, inside=True), "What the 3×3 path reads is cut off"),
@@ -443,6 +449,11 @@ def pre(self, x):
     return x
 
 
+def relu_before_last(self, x):
+    y = F.relu(self.norms[1](self.convs[1](F.relu(self.norms[0](self.convs[0](x))))))
+    return self.norms[2](F.relu(self.convs[2](y)))
+
+
 def no_gradient(self, x):
     with torch.no_grad():
         s = self.side(x)
@@ -473,6 +484,7 @@ WRONG_RESNEXT = {
     "no first ReLU": (resnext(act=lambda self, n, x: F.relu(x) if n else x), "The ReLU after the first 1×1 and its BN is missing"),
     "no second ReLU": (resnext(act=lambda self, n, x: x if n else F.relu(x)), "The ReLU after the 3×3 and its BN is missing"),
     "ReLU before BN": (resnext(residual=swapped), "The ReLUs stand before the BNs"),
+    "ReLU before the last BN": (resnext(residual=relu_before_last), "between the last convolution and its BN"),
     "pre-activation": (resnext(residual=pre), "as many channels as the convolution before it gives"),
     "bias": (resnext(bias=True), "Set bias=False"),
     "bias on the projection": (side(bias=True), "Set bias=False"),

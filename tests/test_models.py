@@ -287,7 +287,7 @@ def test_notebook_05_builds_the_same_blocks():
     scope = solutions("05_preactivation.ipynb", "imports", "block-solution", "bottleneck-solution")
     for name, right in (("PreActBlock", models.PreActBlock), ("PreActBottleneck", models.PreActBottleneck)):
         for arguments in ((32, 32), (32, 64, 2), (32, 8), (16, 32)):
-            same_network(scope[name](*arguments), right(*arguments), torch.randn(4, arguments[0], 9, 9))
+            same_network(scope[f"{name}Solution"](*arguments), right(*arguments), torch.randn(4, arguments[0], 9, 9))
 
 
 # ---- notebooks 06 and 08: plain networks, Inception, ResNeXt --------------------------------------------------------
@@ -312,7 +312,7 @@ class NoShortcut(nn.Module):
 
 
 def test_notebook_06_builds_the_same_block():
-    block = solutions("06_depth.ipynb", "plain-solution")["PlainBlock"]
+    block = solutions("06_depth.ipynb", "plain-solution")["PlainBlockSolution"]
     same_network(block(16, 32, 2), models.PlainBlock(16, 32, 2), torch.randn(4, 16, 9, 9))
 
 
@@ -340,8 +340,8 @@ def test_inception_block_is_torchvisions_but_for_its_third_kernel():
 def test_notebook_08_builds_the_same_blocks():
     scope = solutions("08_inception_vs_residual.ipynb", "inception-solution", "resnext-solution")
     sizes = (32, 8, (12, 16), (2, 4), 4)
-    same_network(scope["InceptionBlock"](*sizes), models.InceptionBlock(*sizes), torch.randn(4, 32, 9, 9))
-    theirs, ours = scope["ResNeXtBlock"](64, 128, 256, 32, 2), models.Bottleneck(64, 64, 2, groups=32, group_width=4)
+    same_network(scope["InceptionBlockSolution"](*sizes), models.InceptionBlock(*sizes), torch.randn(4, 32, 9, 9))
+    theirs, ours = scope["ResNeXtBlockSolution"](64, 128, 256, 32, 2), models.Bottleneck(64, 64, 2, groups=32, group_width=4)
     same_network(theirs, ours, torch.randn(4, 64, 9, 9))
 
 

@@ -262,8 +262,9 @@ def shape_advice(found, expected, shape, subject):
         if not subject.case.arguments and not subject.case.keywords:
             return f"Without an argument there are {expected[1]} classes. Is the default another one, or the last layer left out?"
         return "The second number is that of the classes: the last layer must take it from the argument."
+    paths = subject.answer.advice.get("joins")  # a block that joins its paths, and has no stride
     if found[1] != expected[1]:
-        joined = any(step.kind == "cat" for step in subject.trace.steps)
+        joined = not paths and any(step.kind == "cat" for step in subject.trace.steps)
         more = subject.answer.advice.get("channels", "The number of channels differs.")
         return more + (" torch.cat puts the paths side by side: here they are added." if joined else "")
     given, keywords = subject.case.shapes[0], subject.case.keywords
@@ -271,7 +272,7 @@ def shape_advice(found, expected, shape, subject):
         return "The stride isn't used: the image keeps its size."
     if "stride" in keywords and (same := [s for s in (2, 3, 4) if found[2:] == tuple(-(-size // s) for size in shape[2:])]):
         return f"That is what stride {same[0]} gives: use the argument, wherever the block needs its stride."
-    if len(given) == 4 and expected[2:] == tuple(given[2:]) and "stride" not in keywords and found[2] <= given[2] / 2 + 1:
+    if len(given) == 4 and expected[2:] == tuple(given[2:]) and "stride" not in keywords and found[2] <= given[2] / 2 + 1 and not paths:
         return "Without that argument, `stride` is 1: height and width stay as they are."
     return "Height and width differ: look at stride and padding (a 3×3 kernel needs padding=1)."
 

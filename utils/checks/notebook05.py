@@ -205,7 +205,7 @@ def _advice(count):
             return f"One BN before each of the {count} convolutions of the main path: with the channels that the convolution reads."
         if step.kind == "conv" and step.weight.shape[2:] == (1, 1) and count == 2:
             return "Wherever stride != 1 or in_channels != channels, the shortcut is a 1×1 convolution."
-        return f"The main path has {count} convolutions."
+        return f"The main path has {count} convolutions; wherever the shape changes, the shortcut is one more, 1×1."
 
     def place(right, wrong):
         if right.kind == "norm":

@@ -17,6 +17,7 @@ from .variations import OTHER_ACTIVATIONS, combine, cuts, joins, other, relu, sa
 
 PATHS = ("the 1×1 path", "the 3×3 path", "the 5×5 path", "the pooling path")
 ONE_BY_ONE = "Each convolution reads what belongs to its path: the first of each path reads x (the fourth: the pooled x)."
+SHORTCUT = "x is added to the result: an Inception block has no shortcut. Return what torch.cat gives."
 WHICH = {"1": "of the first path", "2a": "of the 1×1 before the 3×3", "2b": "of the 3×3", "3a": "of the 1×1 before the 5×5",
          "3b": "of the 5×5", "4": "of the 1×1 after the pooling"}  # fmt: skip
 
@@ -27,7 +28,9 @@ def _units(r):
     return {place: (unit[0], unit[1]) for place, unit in units.items()}
 
 
-def _inception(pool=lambda x: F.max_pool2d(x, 3, 1, 1), acts=None, swapped=(), order=(0, 1, 2, 3), late=False, end=same, before=same):
+def _inception(
+    pool=lambda x: F.max_pool2d(x, 3, 1, 1), acts=None, swapped=(), order=(0, 1, 2, 3), late=False, end=same, before=same, added=same
+):
     """function(r, x). acts: {place: activation}. swapped: places whose ReLU stands before the BN. late: pooling after the convolution."""
     acts = acts or {}
 
@@ -42,7 +45,8 @@ def _inception(pool=lambda x: F.max_pool2d(x, 3, 1, 1), acts=None, swapped=(), o
         x = before(x)
         fourth = pool(unit("4", x)) if late else unit("4", pool(x))
         paths = [unit("1", x), unit("2b", unit("2a", x)), unit("3b", unit("3a", x)), fourth]
-        return end(torch.cat([paths[number] for number in order], 1))
+        joined = end(torch.cat([paths[number] for number in order], 1))
+        return joined if added is same else added(joined + x)
 
     return run
 
@@ -108,6 +112,8 @@ def _inception_mistakes():
     swaps.insert(0, ("The ReLUs stand before the BNs: the order is convolution, BN, ReLU.", tuple(places)))
     ends = [
         ("A ReLU works on x before the paths: they begin with x itself.", {"before": relu}),
+        (SHORTCUT, {"added": relu}),
+        (SHORTCUT, {"added": lambda y: y}),
         *[(f"After the joining stands {name}: nothing follows it.", {"end": act}) for name, act in OTHER_ACTIVATIONS.items()],
         ("Something is pooled after the paths are joined: nothing follows torch.cat.", {"end": lambda y: F.max_pool2d(y, 3, 1, 1)}),
     ]
@@ -164,6 +170,7 @@ INCEPTION_CASES = (
     ((12, 1, (9, 3), (2, 7), 4), {}, (2, 12, 6, 5)),
     ((7, 10, (4, 5), (3, 8), 2), {}, (2, 7, 4, 6), (1, 7, 2, 1)),
     ((24, 16, (10, 14), (4, 8), 6), {}, (2, 24, 4, 5)),
+    ((22, 9, (5, 6), (2, 4), 3), {}, (2, 22, 5, 6)),  # as many channels come out as go in
 )
 
 
@@ -202,7 +209,8 @@ def _extra_inception(step):
         (r"Calculated padded input size per channel|Output size is too small",
          "The image is smaller than the kernel: padding=1 for a 3×3 kernel, padding=2 for a 5×5 keep its size."),
         (r"running_mean should contain", "A BN stands after its convolution, and has as many channels as that gives. Which one is it?"),
-        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|must be \(?(int|tuple)|unsupported operand type.*'tuple'|"
+        (r"'(int|tuple)' object is not (subscriptable|callable)|cannot unpack|incompatible function arguments|"
+         r"must be \(?(int|tuple)|unsupported operand type.*'tuple'|"
          r"received an invalid",
          "`three` and `five` are pairs: three[0] channels after the 1×1, three[1] after the 3×3. `one` and `pool` are numbers."),
         (r"to have \d+ channels, but got \d+ channels", "Which layer comes before it? " + ONE_BY_ONE),
@@ -218,7 +226,7 @@ def _extra_inception(step):
 def inception_block(answer):
     """cls(in_channels, one, three, five, pool): four paths, each convolution with BN and ReLU, joined along the channels."""
     claims = {
-        "runs": "it is built and called without an error, for five choices of channels",
+        "runs": "it is built and called without an error, for six choices of channels",
         "shape": "(N, in_channels, H, W) becomes (N, one + three[1] + five[1] + pool, H, W)",
         "layers": "six convolutions without bias, and six BNs: 164,064 parameters for GoogLeNet's first block",
         "order": "the output is that of the four paths, 1×1, 3×3, 5×5 and pooling, joined in this order",
@@ -231,6 +239,8 @@ def inception_block(answer):
         "five[1] and pool.",
         "kernel": "The kernels: 1×1; 1×1 and 3×3; 1×1 and 5×5; 1×1 after the pooling.",
         "padding": "Each path keeps height and width: padding=1 for a 3×3 kernel, 2 for a 5×5, none for a 1×1.",
+        "joins": True,
+        "channels": "torch.cat joins four results along the channels: one + three[1] + five[1] + pool of them.",
         "stride": "All strides are 1: height and width stay as they are.",
         "groups": "No convolution has groups here.",
         "extra": _extra_inception,
@@ -275,7 +285,7 @@ def _bottleneck(r, x, acts=(relu, relu), swapped=()):
     for number, act in enumerate(acts, start=1):
         conv, norm = getattr(r, f"conv{number}"), getattr(r, f"bn{number}")
         x = norm(act(conv(x))) if number in swapped else act(norm(conv(x)))
-    return r.bn3(r.conv3(x))
+    return r.bn3(relu(r.conv3(x))) if 3 in swapped else r.bn3(r.conv3(x))
 
 
 def _resnext_mistakes():
@@ -287,6 +297,10 @@ def _resnext_mistakes():
         ("The first ReLU stands before its BN: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(1,))),
         ("The second ReLU stands before its BN: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(2,))),
         ("The ReLUs stand before the BNs: the order is convolution, BN, ReLU.", lambda r, x: _bottleneck(r, x, swapped=(1, 2))),
+        (
+            "A ReLU stands between the last convolution and its BN: none does, the last ReLU comes after the addition.",
+            lambda r, x: _bottleneck(r, x, swapped=(3,)),
+        ),
         (
             "The ReLUs stand before the BNs: the order is convolution, BN, ReLU, and the last ReLU comes after the addition.",
             lambda r, x: r.bn3(relu(r.conv3(r.bn2(relu(r.conv2(r.bn1(relu(r.conv1(x))))))))),
