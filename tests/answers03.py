@@ -198,6 +198,7 @@ WRONG_LAYERS = {
         stage(lambda blocks, x: sum(block(x) for block in blocks[:1]) + 0 * x.mean()),
         "makes 3 blocks, and 1 of them run",
     ),
+    "every block reads x": (stage(lambda blocks, x: [block(x) for block in blocks][-1]), "Each must read what the block before it gives"),
     "outputs added up": (stage(summed), "The blocks' outputs are added up"),
     "a shortcut around the stage": (
         stage(lambda blocks, x: (y := nn.Sequential(*blocks)(x)) + (x if x.shape == y.shape else 0)),
