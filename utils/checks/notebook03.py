@@ -9,7 +9,7 @@ from .. import blocks, models
 from .compare import network
 from .framework import exercise
 from .networks import explained, network_mistakes
-from .stages import NamedCase, Seen, improved, not_in_a_row, returned, stage_hint
+from .stages import NO_MODULE, NamedCase, Seen, improved, not_in_a_row, returned, stage_hint
 
 OTHERS = "Only the first block reads in_channels and has the stride: all others go from out_channels to out_channels, with stride 1."
 
@@ -64,6 +64,7 @@ def _summed(r, x):
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels", OTHERS),
         (r"running_mean should contain", OTHERS),
+        NO_MODULE,
         (r"Block\.__init__\(\) ", "A block is made by ResidualBlock(in_channels, out_channels, stride), with stride=1 as default."),
     ],
     ladder=[

@@ -7,7 +7,7 @@ from .compare import network
 from .framework import exercise
 from .networks import explained, network_mistakes
 from .notebook03 import stage_mistakes
-from .stages import Careful, Four, NamedCase, One, Probe, Seen, Three, Two, improved, not_in_a_row, returned, stage_hint
+from .stages import NO_MODULE, Careful, Four, NamedCase, One, Probe, Seen, Three, Two, improved, not_in_a_row, returned, stage_hint
 
 # ---- a stage --------------------------------------------------------------------------------------------------------
 
@@ -32,6 +32,7 @@ def _stage_cases():
     finished=lambda: models.make_stage,
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels|running_mean should contain", REST),
+        NO_MODULE,
         (
             r"Block\w*\.__init__\(\) |Bottleneck\.__init__\(\) |shortcut must be",
             "A block is made by block(in_channels, channels, stride), with stride=1 as default.",

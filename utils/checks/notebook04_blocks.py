@@ -222,7 +222,9 @@ def bottleneck(answer):
     advice = layer_advice | {
         "kernel": "The kernels are 1×1, 3×3 and 1×1 on the main path, and 1×1 on the shortcut.",
         "stride": _bottleneck_stride,
-        "in": f"The channels go {WIDTHS}",
+        "in": lambda right, wrong: (
+            "A BN follows its convolution, and has as many channels as that gives." if wrong.kind == "norm" else f"The channels go {WIDTHS}"
+        ),
         "out": f"The channels go {WIDTHS}",
         "extra": _extra,
     }

@@ -179,6 +179,8 @@ def stage_hint(seen, expected, name, expansion=1, out="channels"):
     if strides != [s for *_, s in expected]:
         if strides == [stride] * count:
             return text + "The stride belongs to the first block alone: every further one would make the image smaller again."
+        if strides[0] != stride and found[0][0] != wide:
+            return text + f"The first block itself reads `in_channels`, here {wide}, and has the stride, here {stride}."
         if strides[0] != stride:
             alone = ", and no other block" if stride in strides[1:] and stride != 1 else ""
             return text + f"The first block has the stride that is given, here {stride}{alone}."
@@ -192,11 +194,18 @@ def stage_hint(seen, expected, name, expansion=1, out="channels"):
     return text + f"All blocks after the first read what the block before them gives, {width}."
 
 
+NO_MODULE = (
+    r"is not a Module subclass",
+    "nn.Sequential takes modules, one by one: nn.Sequential(*blocks) for a list of them. A class is no module before it is called.",
+)
+
+
 def not_in_a_row(seen, expected):
     """What to say if the blocks are the right ones, and one of them still gets another number of channels than it reads."""
     if seen.error is None or seen.given != expected or "expected input" not in str(seen.error.error):
         return None
-    return f"{seen.error.hints[0].splitlines()[0]}\nThe blocks are the right ones. Each must read what the block before it gives: x = block(x)."
+    found = seen.error.hints[0].splitlines()[0]
+    return f"{found}\nThe blocks are the right ones. Each must read what the block before it gives: x = block(x)."
 
 
 def returned(seen, answer):
