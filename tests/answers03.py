@@ -176,7 +176,7 @@ WRONG_LAYERS = {
     "a list": (layer(wrap=lambda *blocks: list(blocks)), "returns a list, which can't be called on images"),
     "a ModuleList": (layer(wrap=lambda *blocks: nn.ModuleList(blocks)), "returns an nn.ModuleList"),
     "a generator": (lambda i, o, n, s: (ResidualBlock(o, o) for _ in range(n)), "returns a generator"),
-    "the list in Sequential": (layer(wrap=lambda *blocks: nn.Sequential(list(blocks))), "is not a Module subclass"),
+    "the list in Sequential": (layer(wrap=lambda *blocks: nn.Sequential(list(blocks))), "nn.Sequential takes modules, one by one"),
     "nothing returned": (no_return, "Its last line needs `return`"),
     "returned in the loop": (returned_in_the_loop, "has the blocks ResidualBlock(16, 32, stride=2)."),
     "projections everywhere": (layer(block=functools.partial(ResidualBlock, shortcut="C")), "all others have the identity"),
@@ -193,11 +193,16 @@ WRONG_LAYERS = {
     "a ReLU and a BN at the end": (layer(extra=nn.BatchNorm2d), "nothing else"),
     "dropout at the end": (layer(extra=lambda o: nn.Dropout(0.1)), "there is a dropout with p=0.1"),
     "max-pooling at the end": (layer(extra=lambda o: nn.MaxPool2d(2)), "expected (2, 32, 4, 3)"),
+    "a convolution before the blocks": (
+        lambda i, o, n, s: nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), *make_stage(o, o, n, 1)),
+        "The first block itself reads `in_channels`, here 16, and has the stride, here 2",
+    ),
     "layers in a list": (layer(wrap=InAList), "`self.blocks` is a Python list"),
     "blocks side by side": (
         stage(lambda blocks, x: sum(block(x) for block in blocks[:1]) + 0 * x.mean()),
         "makes 3 blocks, and 1 of them run",
     ),
+    "every block reads x": (stage(lambda blocks, x: [block(x) for block in blocks][-1]), "Each must read what the block before it gives"),
     "outputs added up": (stage(summed), "The blocks' outputs are added up"),
     "a shortcut around the stage": (
         stage(lambda blocks, x: (y := nn.Sequential(*blocks)(x)) + (x if x.shape == y.shape else 0)),

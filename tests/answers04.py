@@ -350,15 +350,6 @@ class ChannelsAreTheOutput(block((1, 3, 1))):
         super().__init__(in_channels, max(1, channels // 4), stride)
 
 
-class ComparesChannels(nn.Module):
-    """The shortcut is the identity where in_channels == channels, not 4 · channels."""
-
-    expansion = 4
-
-    def __new__(cls, i, c, stride=1):
-        return block((1, 3, 1), shortcut=lambda a, o, s: nn.Identity() if (a, s) == (o // 4, 1) else project(a, o, max(s, 1)))(i, c, stride)
-
-
 def only_if(condition):
     return block((1, 3, 1), shortcut=lambda i, o, s: project(i, o, s) if condition(i, o, s) else nn.Identity())
 
@@ -371,6 +362,10 @@ WRONG_BOTTLENECK = wrong((1, 3, 1)) | {
     "1×1, 1×1, 3×3": (block((1, 3, 1), also=swapped), "expected"),
     "the first ReLU missing": (block((1, 3, 1), residual=first_relu_missing), "The ReLU after the first BN is missing"),
     "the second ReLU missing": (block((1, 3, 1), residual=second_relu_missing), "The ReLU after the second BN is missing"),
+    "padding on a 1×1": (
+        block((1, 3, 1), also=lambda self, i, c, o, s: self.convs.__setitem__(0, nn.Conv2d(i, c, 1, padding=1, bias=False))),
+        "a 1×1 convolution none",
+    ),
     "channels as those of the output": (ChannelsAreTheOutput, "the block gives 4 · channels"),
     "projection where channels differ": (only_if(lambda i, o, s: i != o // 4 or s != 1), "it needs a projection"),
     "projection where the stride is not 1": (only_if(lambda i, o, s: s != 1), "it needs a projection"),
@@ -477,6 +472,7 @@ WRONG_STAGES = {
     "[block] * n": (repeated, "make a new one each time"),
     "a list": (stage(wrap=lambda *blocks: list(blocks)), "returns a list"),
     "a ModuleList": (stage(wrap=lambda *blocks: nn.ModuleList(blocks)), "returns an nn.ModuleList"),
+    "the class itself": (lambda b, i, c, n, s: nn.Sequential(*[b] * n), "A class is no module before it is called"),
     "no return": (no_return, "Its last line needs `return`"),
     "layers in a list": (stage(wrap=InAList), "`self.blocks` is a Python list"),
     "in_channels ignored": (lambda b, i, c, n, s: stage()(b, c, c, n, s), "The first block reads `in_channels`, here 16"),

@@ -102,7 +102,8 @@ def _ends():
     logits = "follows the linear layer: nothing follows it, logits may be any numbers."
     for name, last in (
         ("A ReLU", torch.relu), ("A tanh", torch.tanh), ("A softplus", F.softplus), ("A leaky ReLU", F.leaky_relu), ("A GELU", F.gelu),
-        ("A normalisation", F.normalize), ("A SiLU", F.silu), ("A log-sigmoid", F.logsigmoid), ("A softmax over the images", lambda x: x.softmax(0)),
+        ("A normalisation", F.normalize), ("A SiLU", F.silu), ("A log-sigmoid", F.logsigmoid),
+        ("A softmax over the images", lambda x: x.softmax(0)),
         ("An ELU", F.elu), ("An absolute value", torch.abs), ("A ReLU6", F.relu6), ("An exponential function", torch.exp),
     ):  # fmt: skip
         yield f"{name} {logits}", lambda r, x, last=last: last(r.head(x))
@@ -176,7 +177,10 @@ def before_linear(answer, seen, channels):
     last = pools[-1].describe() if pools else ""
     given = f"{seen.case} on an input of shape {tuple(x.shape)}"
     if name in ("avg_pool2d", "max_pool2d") and shapes:
-        return f"Found: {given} fails at a pooling with windows of a fixed size, which gets {shapes[0]}.\nIt fits images of one size alone. {MEAN}"
+        if len(shapes[0]) != 4 or shapes[0][1] != channels:
+            return None
+        found = f"Found: {given} fails at a pooling with windows of a fixed size, which gets {shapes[0]}.\n"
+        return f"{found}It doesn't fit images of every size. {MEAN}"
     if name != "linear" or not shapes:
         return None
     numbers, made = shapes[0], shapes[1] if len(shapes) > 1 else None
@@ -184,7 +188,10 @@ def before_linear(answer, seen, channels):
         f", and was made for {made[1]} numbers.\n" if made else ".\n"
     )
     if len(numbers) != 2:
-        return f"{text}Flatten what the pooling gives to (N, {channels}): torch.flatten(x, 1), or x.mean((2, 3)). flatten() without the 1 makes one row of all images."
+        return (
+            f"{text}Flatten what the pooling gives to (N, {channels}): torch.flatten(x, 1), or x.mean((2, 3)). flatten() without the 1 "
+            "makes one row of all images."
+        )
     if numbers[0] != len(x):
         return (
             f"{text}The first dimension is the number of images, {len(x)}: it stays as it is. x.flatten(1), not x.flatten() or x.view(…)."

@@ -9,7 +9,7 @@ from .. import blocks, models
 from .compare import network
 from .framework import exercise
 from .networks import explained, network_mistakes
-from .stages import NamedCase, Seen, improved, returned, stage_hint
+from .stages import NO_MODULE, NamedCase, Seen, improved, not_in_a_row, returned, stage_hint
 
 OTHERS = "Only the first block reads in_channels and has the stride: all others go from out_channels to out_channels, with stride 1."
 
@@ -42,12 +42,11 @@ def stage_mistakes():
     yield "The blocks' outputs are added up: each block reads what the one before gives, and the last one's output is returned.", _summed
     for name, pool in (("max-pooling", F.max_pool2d), ("average pooling", F.avg_pool2d)):
         yield f"A {name} follows: the stride of the first block is all that makes the image smaller.", lambda r, x, pool=pool: pool(r(x), 2)
-    for hint, cut in (
+    yield from (
         ("The stage's input is cut off from the gradient (.detach(), .data, no_grad).", lambda r, x: r(x.detach())),
         ("After the first block, the gradient is cut off (.detach(), .data, no_grad).", lambda r, x: r[1:](r[0](x).detach())),
         ("Before the last block, the gradient is cut off (.detach(), .data, no_grad).", lambda r, x: r[-1](r[:-1](x).detach())),
-    ):
-        yield hint, cut
+    )
 
 
 def _summed(r, x):
@@ -65,6 +64,7 @@ def _summed(r, x):
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels", OTHERS),
         (r"running_mean should contain", OTHERS),
+        NO_MODULE,
         (r"Block\.__init__\(\) ", "A block is made by ResidualBlock(in_channels, out_channels, stride), with stride=1 as default."),
     ],
     ladder=[
@@ -102,7 +102,9 @@ def make_layer(answer):
             seen = Seen(answer, case, blocks.ResidualBlock)
             wide, width, count, stride = case.arguments
             expected = [(wide, width, stride)] + [(width, width, 1)] * (count - 1)
-            if hint := returned(seen, answer) or stage_hint(seen, expected, "ResidualBlock", out="out_channels"):
+            if hint := (
+                returned(seen, answer) or stage_hint(seen, expected, "ResidualBlock", out="out_channels") or not_in_a_row(seen, expected)
+            ):
                 return hint
         return None
 

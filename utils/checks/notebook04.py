@@ -7,7 +7,7 @@ from .compare import network
 from .framework import exercise
 from .networks import explained, network_mistakes
 from .notebook03 import stage_mistakes
-from .stages import Careful, Four, NamedCase, One, Probe, Seen, Three, Two, improved, returned, stage_hint
+from .stages import NO_MODULE, Careful, Four, NamedCase, One, Probe, Seen, Three, Two, improved, not_in_a_row, returned, stage_hint
 
 # ---- a stage --------------------------------------------------------------------------------------------------------
 
@@ -32,13 +32,14 @@ def _stage_cases():
     finished=lambda: models.make_stage,
     causes=[
         (r"expected input\[[\d, ]+\] to have \d+ channels|running_mean should contain", REST),
+        NO_MODULE,
         (
             r"Block\w*\.__init__\(\) |Bottleneck\.__init__\(\) |shortcut must be",
             "A block is made by block(in_channels, channels, stride), with stride=1 as default.",
         ),
     ],
     ladder=[
-        "It is make_layer of notebook 03 with two changes: the block is an argument, and a block gives channels * block.expansion channels.",
+        "It is make_layer of notebook 03, but the block is an argument, and a block gives channels * block.expansion channels.",
         REST,
         "layers = [block(in_channels, channels, stride)]\nfor _ in range(blocks - 1):\n"
         "    layers.append(block(channels * block.expansion, channels))\nreturn nn.Sequential(*layers)",
@@ -52,7 +53,8 @@ def make_stage(answer):
         "expansions",
         "shape": "(N, in_channels, H, W) becomes (N, channels * block.expansion, H / stride, W / stride)",
         "own": "each block has weights of its own",
-        "layers": "there are `blocks` blocks, made by `block`; the first reads in_channels and has the stride, the others read what it gives",
+        "layers": "there are `blocks` blocks, made by `block`; the first reads in_channels and has the stride, "
+        "the others read what it gives",
         "order": "each block reads what the one before gives, and nothing else happens",
     }
     advice = {
@@ -77,7 +79,7 @@ def make_stage(answer):
                     f"here {block.__name__}, with {block.__name__}.expansion = {block.expansion}."
                 )
             expected = [(wide, channels, stride)] + [(channels * block.expansion, channels, 1)] * (blocks - 1)
-            if hint := stage_hint(seen, expected, block.__name__, block.expansion):
+            if hint := stage_hint(seen, expected, block.__name__, block.expansion) or not_in_a_row(seen, expected):
                 return hint
         return None
 
@@ -124,8 +126,11 @@ def _net_cases():
     "ResNet",
     finished=lambda: models.ResNet,
     causes=[
-        (r"(Block\w*|Bottleneck|Net\w*)\.__init__\(\) ", "Blocks are made by block(in_channels, channels, stride=1), and the network by ResNet(block, "
-         'layers, in_channels=3, num_classes=1000, stem="imagenet"): with the same names, order and defaults.'),
+        (
+            r"(Block\w*|Bottleneck|Net\w*)\.__init__\(\) ",
+            "Blocks are made by block(in_channels, channels, stride=1), and the network by ResNet(block, layers, in_channels=3, "
+            'num_classes=1000, stem="imagenet"): with the same names, order and defaults.',
+        ),
     ],
     ladder=[
         "Follow the shape at 224×224: 64×112×112 (stem), 64×56×56 (max-pooling), then the stages at 56, 28, 14 and 7, and the mean.",

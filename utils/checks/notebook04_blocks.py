@@ -203,7 +203,7 @@ def _inside(answer):
     finished=lambda: blocks.Bottleneck,
     causes=[(r"expected input\[[\d, ]+\] to have \d+ channels", _bottleneck_channels)],
     ladder=[
-        "Write the channels at each arrow: in_channels → channels → channels → 4 · channels, and in_channels → 4 · channels on the shortcut.",
+        "Write the channels at each arrow: in_channels → channels → channels → 4 · channels; the shortcut: in_channels → 4 · channels.",
         "__init__: conv1 1×1, conv2 3×3 with stride and padding 1, conv3 1×1, a BN after each, and " + SHORTCUT.format(out="4 * channels"),
         "forward:\n  residual = F.relu(self.bn1(self.conv1(x)))\n  residual = F.relu(self.bn2(self.conv2(residual)))\n"
         "  residual = self.bn3(self.conv3(residual))\n  return F.relu(residual + self.shortcut(x))",
@@ -222,7 +222,9 @@ def bottleneck(answer):
     advice = layer_advice | {
         "kernel": "The kernels are 1×1, 3×3 and 1×1 on the main path, and 1×1 on the shortcut.",
         "stride": _bottleneck_stride,
-        "in": f"The channels go {WIDTHS}",
+        "in": lambda right, wrong: (
+            "A BN follows its convolution, and has as many channels as that gives." if wrong.kind == "norm" else f"The channels go {WIDTHS}"
+        ),
         "out": f"The channels go {WIDTHS}",
         "extra": _extra,
     }

@@ -144,7 +144,10 @@ def again(seen):
         )
     made = {id(m) for m in seen.model.modules() if any(type(m) is type(block) for block in seen.blocks)}
     if seen.out is not None and different < len(made):
-        return f"Found: {seen.case} makes {len(made)} blocks, and {different} of them run when it is called.\nEach must read what the one before gives."
+        return (
+            f"Found: {seen.case} makes {len(made)} blocks, and {different} of them run when it is called.\n"
+            "Each must read what the one before gives."
+        )
     return None
 
 
@@ -176,6 +179,8 @@ def stage_hint(seen, expected, name, expansion=1, out="channels"):
     if strides != [s for *_, s in expected]:
         if strides == [stride] * count:
             return text + "The stride belongs to the first block alone: every further one would make the image smaller again."
+        if strides[0] != stride and found[0][0] != wide:
+            return text + f"The first block itself reads `in_channels`, here {wide}, and has the stride, here {stride}."
         if strides[0] != stride:
             alone = ", and no other block" if stride in strides[1:] and stride != 1 else ""
             return text + f"The first block has the stride that is given, here {stride}{alone}."
@@ -187,6 +192,20 @@ def stage_hint(seen, expected, name, expansion=1, out="channels"):
     if expansion != 1:
         return text + f"A block gives channels * block.expansion, here {width} · {expansion}: that is what all others read."
     return text + f"All blocks after the first read what the block before them gives, {width}."
+
+
+NO_MODULE = (
+    r"is not a Module subclass",
+    "nn.Sequential takes modules, one by one: nn.Sequential(*blocks) for a list of them. A class is no module before it is called.",
+)
+
+
+def not_in_a_row(seen, expected):
+    """What to say if the blocks are the right ones, and one of them still gets another number of channels than it reads."""
+    if seen.error is None or seen.given != expected or "expected input" not in str(seen.error.error):
+        return None
+    found = seen.error.hints[0].splitlines()[0]
+    return f"{found}\nThe blocks are the right ones. Each must read what the block before it gives: x = block(x)."
 
 
 def returned(seen, answer):

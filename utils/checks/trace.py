@@ -141,7 +141,7 @@ class Trace(TorchFunctionMode):
     def formula(self, tensor, limit=240):
         """How a tensor was made, as one line; None if that is unknown or too long."""
         step = self.step(tensor)
-        text = self._formula(step, 40) if step else None
+        text = self._formula(step, 40) if step and len(self.steps) <= 60 else None  # a deep network has too many paths
         return text if text and len(text) <= limit else None
 
     def _formula(self, step, depth):
