@@ -24,7 +24,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status progress test test-browser lab tensorboard bench refresh report format lint lock clean
+.PHONY: help setup run-all status progress test test-answers test-browser lab tensorboard bench refresh report format lint lock clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -38,6 +38,7 @@ help:
 	@echo 'make progress  which exercises you have solved'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
+	@echo 'make test-answers   check all answers to the exercises, not only some of each'
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
@@ -92,6 +93,10 @@ tensorboard: setup
 # own order, since xdist would start those with few but long tests last.
 test: setup
 	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+
+# Every answer to every exercise, some 1,100; `make test` takes some of each.
+test-answers: setup
+	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup

@@ -11,7 +11,7 @@ says what was found, what it means and what to do; a tuple of hints is shown one
 `checks.hint("zero_padding")`, and then those of the ladder, which hold for any mistake. A check may also `raise Failed(claim, hint, …)`.
 `answer` is a guard.Answer; networks are compared with a reference by compare.network (see there). `finished` gives the project's own
 version, with which a notebook goes on if its solution cell was skipped; "2.2" is the exercise's number, the second argument what the
-notebook calls the answer. raw=True, as long as an old check isn't converted: the generator takes the learner's thing itself.
+notebook calls the answer.
 
 In a notebook, an exercise is four cells: the stub; `checks.zero_padding(zero_padding)`; the hidden solution, which begins with
 `@checks.solution("zero_padding")`; and `zero_padding = checks.use("zero_padding")`, which takes the learner's answer if it passed.
@@ -42,7 +42,6 @@ class Exercise:
     finished: callable = None
     ladder: tuple = ()
     causes: tuple = ()  # (pattern of an error's message, advice)
-    raw: bool = False  # the generator takes the learner's thing itself
     verdict: tuple = (None, False)  # the answer that was judged last, and whether it passed
     solutions: list = field(default_factory=list)
     hints: list = field(default_factory=list)
@@ -96,22 +95,15 @@ class Exercise:
         rows = []
         with guard.own_random_state():
             try:
-                for claim, holds, hint in self.judge(answer if self.raw else learner):
+                for claim, holds, hint in self.judge(learner):
                     hints = [hint] if isinstance(hint, str) else list(hint or [])
                     rows.append((claim, None if holds is None else bool(holds), hints))
             except guard.NotAttempted:
                 return rows, learner, guard.NotAttempted
             except Failed as failed:
                 rows.append((failed.claim, False, list(failed.hints)))
-            except NotImplementedError as error:
-                if not self.raw:
-                    return self._crashed(rows, learner, error)
-                failed = learner.not_implemented(error, "")
-                rows.append((failed.claim, False, list(failed.hints)))
             except Exception as error:
-                if not self.raw:
-                    return self._crashed(rows, learner, error)
-                rows.append(("it runs without an error", False, list(guard.explain(error, causes=self.causes))))
+                return self._crashed(rows, learner, error)
         for name, now in learner.faults.items():
             if name == "seed":
                 hint = f"Found: your code calls {now}(…), so that every network and every image is drawn alike from then on.\nLeave it out."
@@ -181,11 +173,11 @@ class Exercise:
         update("exercises", self.__name__, entry)
 
 
-def exercise(number, answer, finished=None, ladder=(), causes=(), raw=False):
+def exercise(number, answer, finished=None, ladder=(), causes=()):
     """Make a check of a generator function; see the top of this file."""
 
     def decorate(judge):
-        check = Exercise(judge, number, answer, finished, tuple(ladder), tuple(causes), raw)
+        check = Exercise(judge, number, answer, finished, tuple(ladder), tuple(causes))
         EXERCISES[check.__name__] = check
         in_order = sorted(EXERCISES.items(), key=lambda item: [int(part) for part in item[1].number.split(".")])
         EXERCISES.clear()
@@ -312,33 +304,3 @@ def takes(thing):
         return list(inspect.signature(thing).parameters)
     except (TypeError, ValueError):
         return None
-
-
-def inputs(model, kinds, x):
-    """Run model(x); returns the output and, for each module of these kinds in order of use, (module, its input)."""
-    import torch
-
-    seen = []
-    hooks = [
-        module.register_forward_hook(lambda module, args, _: seen.append((module, args[0].detach())))
-        for module in model.modules()
-        if isinstance(module, kinds)
-    ]
-    try:
-        with torch.no_grad():
-            return model(x), seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def are_probabilities(out):
-    """Whether each row of a network's output is a softmax, or the logarithm of one."""
-    import torch
-
-    one = torch.ones(len(out))
-    return torch.allclose(out.exp().sum(1), one, atol=1e-3) or torch.allclose(out.sum(1), one, atol=1e-3)
-
-
-def count_parameters(model):
-    return sum(p.numel() for p in model.parameters())
