@@ -109,7 +109,7 @@ def _permuted(mine, theirs, size):
             groups.setdefault(str(size(unit)), ([], []))[side].append(unit)
     if any(len(r) != len(m) for r, m in groups.values()):
         return
-    for way in itertools.product(*(itertools.permutations(m) for _, m in groups.values())):
+    for way in itertools.product(*(_orders(m) for _, m in groups.values())):
         pairs = [pair for (r, _), m in zip(groups.values(), way, strict=True) for pair in zip(m, r, strict=True)]
         yield [pair for m, r in pairs for pair in zip(m, r, strict=True)]
 
