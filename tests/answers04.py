@@ -364,7 +364,7 @@ WRONG_BOTTLENECK = wrong((1, 3, 1)) | {
     "the second ReLU missing": (block((1, 3, 1), residual=second_relu_missing), "The ReLU after the second BN is missing"),
     "padding on a 1×1": (
         block((1, 3, 1), also=lambda self, i, c, o, s: self.convs.__setitem__(0, nn.Conv2d(i, c, 1, padding=1, bias=False))),
-        "a 1×1 convolution none",
+        "a 1×1 none",
     ),
     "channels as those of the output": (ChannelsAreTheOutput, "the block gives 4 · channels"),
     "projection where channels differ": (only_if(lambda i, o, s: i != o // 4 or s != 1), "it needs a projection"),

@@ -153,7 +153,7 @@ WRONG_BLOCKS = {
         "needs padding=1 to keep its size",
     ),
     "channels ignored": (of(make_conv=lambda self, i, o, s, n: nn.Conv2d(8, 8, 3, 1 if n else s, 1, bias=False)), "8 channels"),
-    "second reads x": (forward(lambda self, x: F.relu(self.n(self.b(x))) + 0 * self.inner(x)), "made for 10 channels gets 6 channels"),
+    "second reads x": (forward(lambda self, x: F.relu(self.n(self.b(x))) + 0 * self.inner(x)), "was made for 10"),
     "three convolutions": (
         of(
             also=lambda self, i, c, s: setattr(self, "c", nn.Conv2d(c, c, 3, 1, 1, bias=False)),

@@ -154,9 +154,6 @@ def cannot_be_added(subject, trace, x):
         small = any(0 < e - h <= 4 for e, h in zip(expected[2:], shape[2:], strict=True))
         if small and any(conv.settings["padding"] in (0, (0, 0)) and conv.weight.shape[2] > 1 for conv in convs):
             return f"{text}{listed}: a 3×3 convolution without padding=1 makes the image smaller."
-        numbers = [conv for conv in convs if not isinstance(conv.settings["padding"], str)]
-        if shape[2] > expected[2] and any(_two(conv.settings["padding"])[0] > conv.weight.shape[2] // 2 for conv in numbers):
-            return f"{text}{listed}: a padding is too large. A 3×3 convolution has padding=1, a 1×1 convolution none."
         strides = math.prod(_two(conv.settings["stride"])[0] for conv in convs)
         if shape[2] > expected[2] and strides >= -(-x.shape[2] // expected[2]):
             return f"{text}{listed}: its padding is too large. A 3×3 kernel needs padding=1, a 1×1 none."
