@@ -153,6 +153,7 @@ def test_without_a_main_thread_there_is_no_limit(capsys):
 def test_printing_and_plots_stay_out_of_the_feedback(capsys):
     import matplotlib.pyplot as plt
 
+    plt.close("all")
     mine = plt.figure()
 
     def talkative(x, out_channels, stride):

@@ -35,7 +35,7 @@ def test_mending_changes_no_other_cell_and_no_result(monkeypatch, tmp_path):
     monkeypatch.setenv("RESNET_BUDGET", "smoke")
     monkeypatch.setenv("RESNET_DATA", "synthetic")
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
-    folder = ROOT / "figures" / "07_break_it" / "synthetic-smoke"
+    folder = ROOT / "figures" / "07_break_it" / "smoke-synthetic"
     kept = ("sound", "demonstration_as_it_was", "demonstration_mended")
 
     def results():

@@ -100,8 +100,8 @@ def test_residual_block_refuses(arguments, options):
 
 
 def test_notebook_03_builds_the_same_network():
-    scope = solutions("03_resnet25_cifar.ipynb", "imports", "layer-solution", "net-solution")
-    same_network(scope["ResNet25"](7), models.resnet25(7), torch.randn(4, 3, 32, 32))
+    scope = solutions("03_resnet25_cifar.ipynb", "imports", "layer-solution", "layer-shapes", "net-solution")
+    same_network(scope["ResNet25Solution"](7), models.resnet25(7), torch.randn(4, 3, 32, 32))
 
 
 def test_resnet25():
@@ -168,7 +168,9 @@ def test_notebook_04_builds_the_same_networks():
         "imports",
         "basic-solution",
         "bottleneck-solution",
+        "equal-count",
         "stage-solution",
+        "stage-shapes",
         "table-1",
         "resnet-solution",
         "resnet-build",

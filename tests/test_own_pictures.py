@@ -10,7 +10,16 @@ from PIL import Image
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_resnet_family.ipynb"
 BEFORE = ["parameters", "imports", "lab", "table-1"]
-NETWORK = ["basic-solution", "bottleneck-solution", "stage-solution", "resnet-solution", "resnet-build", "cifar-recipe"]
+NETWORK = [
+    "basic-solution",
+    "bottleneck-solution",
+    "equal-count",
+    "stage-solution",
+    "stage-shapes",
+    "resnet-solution",
+    "resnet-build",
+    "cifar-recipe",
+]
 OWN = ["own-data", "own-train", "own-predictions"]
 
 
