@@ -94,9 +94,9 @@ tensorboard: setup
 test: setup
 	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
 
-# Every answer to every exercise, some 1,100; `make test` takes some of each.
+# Every answer to every exercise, some 1,100, and all seeds of the proofs of notebook 07; `make test` takes some of each.
 test-answers: setup
-	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py
+	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py tests/test_lab_proofs.py tests/test_lab_evidence.py
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup

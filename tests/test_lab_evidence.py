@@ -1,5 +1,7 @@
 """What counts as evidence in the lab: readings that differ from those of a sound program, which are as the notebook says."""
 
+import os
+
 import pytest
 from lab_proofs import LN10, first, last
 
@@ -32,7 +34,7 @@ NORMAL = {
 BY_DESIGN = {"one path without stride", "not as described"}  # a trace shows these only beside the description: see test_lab_proofs.py
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1] if os.environ.get("RESNET_ANSWERS") == "all" else [0])
 def test_evidence_that_is_accepted_differs_from_a_sound_program(seed):
     for number, answer in ANSWERS.items():
         own = 100 * seed + number
