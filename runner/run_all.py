@@ -124,6 +124,7 @@ def run(path, parameters, fingerprint, fresh):
         if fresh:
             shutil.rmtree(work)
             work.mkdir()
+        source = provenance.source(path)  # now, before a file is edited
         os.environ |= {"RESNET_CHECKPOINTS": str(work), "RESNET_PROGRESS": "off"}  # a run is no attempt at an exercise
         try:
             notebook, problem = execute(path, parameters, partial)
@@ -145,7 +146,7 @@ def run(path, parameters, fingerprint, fresh):
         printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
         record |= {
             "result": (re.findall("^Main result: (.*)$", printed, re.MULTILINE) or [""])[-1], "parameters": parameters,
-            "seconds": round(time.monotonic() - start), "source": provenance.source(path), "fingerprint": fingerprint,
+            "seconds": round(time.monotonic() - start), "source": source, "fingerprint": fingerprint,
         }  # fmt: skip
         record["files"][path.name] = provenance.digest((folder / path.name).read_bytes())
         with atomic_write(folder / "run.json") as whole:
