@@ -1,18 +1,14 @@
 """Which code a notebook's results come from. `python -m runner.provenance` lists those of older code; `make status` calls it."""
 
 import ast
-import hashlib
 import json
 import os
 import re
 from pathlib import Path
 
+from utils.files import digest
+
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def digest(content):
-    """Twelve characters that stand for some bytes."""
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def fingerprint(notebook, parameters):

@@ -1,6 +1,5 @@
 """What a notebook's parameters mean: its budget, device and data sets, and where its plots and results go."""
 
-import hashlib
 import json
 import os
 import platform
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import data, plots, train
-from .files import atomic_write
+from .files import atomic_write, digest
 
 BUDGETS = ("smoke", "quick", "full", "paper")
 FIGURES = data.ROOT / "figures"
@@ -144,7 +143,7 @@ class Experiment:
     def _note(self, file):
         """Tell `make run-all` what was written, where, and from which data."""
         if "RESNET_CHECKPOINTS" in os.environ:
-            self._files[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+            self._files[file.name] = digest(file.read_bytes())
             folder = self.folder.relative_to(data.ROOT).as_posix()
             with atomic_write(Path(os.environ["RESNET_CHECKPOINTS"]) / "experiment.json") as partial:
                 partial.write_text(json.dumps({"folder": folder, "data": self._data, "files": self._files}), encoding="utf-8")

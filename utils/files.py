@@ -1,6 +1,7 @@
 """Files appear whole or not at all, whatever kills the process or fills the disk."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -19,3 +20,8 @@ def atomic_write(path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def digest(content):
+    """Twelve characters that stand for some bytes."""
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -3,6 +3,7 @@
 The notebooks are copies, so nothing that is typed here is saved. Screenshots of what failed are kept in figures/browser/.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -156,20 +157,23 @@ ANSWER = """class ResidualBlock(nn.Module):
 SOLVED = "residual_block: all right"
 
 
+def type_and_run(page, cell, source=None):
+    """Replace the source of a cell, as a learner does, and run it; returns what it prints."""
+    page.evaluate(
+        f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
+        if (source !== null) cell.model.sharedModel.setSource(source);
+        book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
+        [cell, source],
+    )
+    return text_of(page, cell)
+
+
 @pytest.fixture
 def exercise(opened):
     """(the page of notebook 02, run(cell, source=None): run a cell, with another text if there is one; returns what the cell shows)."""
     page = opened("02_residual_block.ipynb")
 
-    def run(cell, source=None):
-        page.evaluate(
-            f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
-            if (source) cell.model.sharedModel.setSource(source);
-            book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
-            [cell, source],
-        )
-        return text_of(page, cell)
-
+    run = functools.partial(type_and_run, page)
     run("parameters"), run("imports")
     return page, run
 
@@ -231,17 +235,6 @@ def test_out_of_order_and_after_a_restart(exercise):
     run("parameters"), run("imports")
     assert "the project's solution" in run("block-shapes")
     assert "✓ 2.1 residual_block" in run("progress")  # that lasts
-
-
-def type_and_run(page, cell, source=None):
-    """Replace the source of a cell, as a learner does, and run it; returns what it prints."""
-    page.evaluate(
-        f"""async ([id, source]) => {{ {NOTEBOOK} {CELL}
-        if (source !== null) cell.model.sharedModel.setSource(source);
-        book.activeCellIndex = index; await window.jupyterapp.commands.execute('notebook:run-cell'); }}""",
-        [cell, source],
-    )
-    return text_of(page, cell)
 
 
 def test_three_cases_are_solved_and_nonsense_stops_nothing(opened):

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from ..experiment import title
 from . import program
 
 PARTS = ("Loader", "Block", "make_stage", "Network", "make_optimizer", "epoch", "fit")
@@ -73,10 +74,7 @@ class Images:
         known = [part[(part.labels < len(classes)).nonzero().flatten()] for part in (dataset.train, dataset.test)]
         sample = known[0].sample(train + held_out, seed)
         parts = *sample.hold_out(min(held_out, len(sample) // 2), seed), known[1].sample(held_out, seed)
-        title = (
-            "SYNTHETIC images" if dataset.synthetic else {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}.get(dataset.name, dataset.name)
-        )
-        return cls(*map(_small, parts), classes, title)
+        return cls(*map(_small, parts), classes, title(dataset))
 
 
 def _small(split):
