@@ -177,13 +177,31 @@ def test_the_recipe_keeps_its_momentum():
     assert momenta == {0.9} and max(rates) == pytest.approx(0.1) and rates[0] == pytest.approx(0.004) and rates[-1] < 1e-5
 
 
-def test_train_and_test_with_a_last_batch_of_one_image():
+def test_the_rates_of_the_paper():
+    model = nn.Linear(4, 3)
+    optimizer, scheduler = train.sgd_three_rates(model, lr=0.1, steps=40, warmup=4)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.01] * 4 + [0.1] * 16 + [0.01] * 10 + [0.001] * 10)
+    optimizer, _ = train.sgd_three_rates(model, lr=0.1, steps=40)
+    assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.param_groups[0]["nesterov"]
+
+
+def test_train_and_test_with_a_last_batch_of_one_image(capsys):
     """60 images, of which 6 are held out: 54 are 53 + 1, and batch norm cannot learn from one image."""
     dataset = data.synthetic("cifar10", train=60, test=20)
     torch.manual_seed(0)
-    given = {"images": 60, "test_images": 20, "epochs": 1, "lr": 0.01, "seed": 0, "device": torch.device("cpu")}
-    history, accuracy = train.train_and_test(models.cifar_resnet(8), dataset, batch_size=53, **given)
-    assert len(history) == 1 and 0 <= accuracy <= 1
+    given = {"images": 60, "test_images": 20, "epochs": 2, "seed": 0, "device": torch.device("cpu")}
+    model = models.cifar_resnet(8)
+    found = train.train_and_test(model, dataset, batch_size=53, recipe=lambda *what: train.sgd_three_rates(what[0], 0.01, what[1]), **given)
+    train_set, _ = dataset.train.sample(60, seed=0).hold_out(6, seed=0)
+    _, accuracy = train.epoch(model, data.BatchLoader(train_set, 7), nn.CrossEntropyLoss())
+    assert len(found.history) == 2 and 0 <= found.test_accuracy <= 1 and found.train_accuracy == pytest.approx(accuracy)
+    shown = re.sub(r"[^\n]*\r", "", capsys.readouterr().out)  # without the progress bars
+    assert shown.startswith("2/2 | T loss ") and len(shown.splitlines()) == 1, "one line a run"
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu", ""])

@@ -7,7 +7,6 @@ import numpy as np
 
 from .files import atomic_write
 
-# Okabe and Ito's colours can be told apart by colour-blind people; line style and marker do the same in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "os^Dvx*"
 DASHES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 2, 2)), (0, (2, 2)), (0, (4, 1, 1, 1, 1, 1)))
@@ -111,36 +110,69 @@ def line_panels(x, panels, ylabel, title, xlabel="layers", scale="log"):
     return figure
 
 
-def residual_blocks():
-    """A drawing of the residual block, with the identity and with a projection as shortcut (He et al. 2015, Figure 2)."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.6), layout="constrained")
-    drawings = (
-        ("The shape stays the same", "x: C channels, H × W", "3×3 convolution, C → C", None),
-        ("Stride 2, twice the channels", "x: C channels, H × W", "3×3 convolution, C → 2C, stride 2", "1×1 convolution\nC → 2C, stride 2"),
+def bars(values, xlabel, title, published=None):
+    """A horizontal bar for each name, as long as the mean over the seeds, with a point for each seed.
+
+    values: {name: list of numbers, one for each seed}. published: {name: number}, drawn as a diamond beside ours.
+    """
+    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.5 * len(values)), layout="constrained")
+    for row, (name, seeds) in enumerate(values.items()):
+        axis.barh(row, np.mean(seeds), height=0.62, color=COLOURS[0], alpha=0.35)
+        axis.plot(seeds, np.full(len(seeds), row), "o", color=COLOURS[0], markersize=6)
+        if published and name in published:
+            axis.plot(published[name], row, "D", color=COLOURS[1], markersize=8)
+    axis.set(xlabel=xlabel, yticks=range(len(values)), yticklabels=values)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.plot([], [], "o", color=COLOURS[0], label="one seed each; the bar is their mean")
+    if published:
+        axis.plot([], [], "D", color=COLOURS[1], label="published")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def blocks(drawings, width=5):
+    """Drawings of blocks, side by side, from the top to the bottom. drawings: {title: (path, shortcut, after)}.
+
+    path: the operations of the main path, as short texts. shortcut: the text on the shortcut, "" for an arrow without one, None for a
+    block that has no shortcut. after: the operations that follow the addition.
+    """
+    longest = max(len(path) + len(after) for path, _, after in drawings.values())
+    figure, axes = plt.subplots(
+        1, len(drawings), figsize=(width * len(drawings), 1.7 + 0.62 * longest), squeeze=False, layout="constrained"
     )
-    for axis, (title, start, first, projection) in zip(axes, drawings, strict=True):
-        axis.set(title=title, xlim=(-2.2, 3.6), ylim=(-7.4, 0.8))
+    arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+
+    def step(axis, y, text, edge="black", x=0):
+        fill = "#e8e8e8" if text in ("BN", "ReLU", "BN, ReLU") else "white"
+        box = {"boxstyle": "round,pad=0.35", "facecolor": fill, "edgecolor": edge}
+        axis.text(x, y, text, ha="center", va="center", bbox=box, fontsize=11, color="black", zorder=5)
+
+    for axis, (title, (path, shortcut, after)) in zip(axes[0], drawings.items(), strict=True):
+        axis.set(title=title, xlim=(-2.2, 3.4), ylim=(-1.1 * longest - 2.3, 0.7))
         axis.axis("off")
-        second = "3×3 convolution, 2C → 2C" if projection else first
-        end = "y: 2C channels, H/2 × W/2" if projection else "y: C channels, H × W"
-        arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
-        steps = (first, "BN", "ReLU", second, "BN")
-        axis.text(0, 0.3, start, ha="center", va="bottom")
-        for number, step in enumerate(steps):
-            axis.annotate("", (0, -number - 0.2), (0, 0.25 - number), arrowprops=arrow)
-            box = {"boxstyle": "round,pad=0.35", "facecolor": "white" if "conv" in step else "#e8e8e8", "edgecolor": "black"}
-            axis.text(0, -number - 0.45, step, ha="center", va="center", bbox=box, fontsize=11)
-        axis.text(-1.9, -2.45, "F(x)", ha="center", va="center", fontsize=14, style="italic")
-        axis.annotate("", (0, -5.25), (0, -4.75), arrowprops=arrow)
-        axis.text(0, -5.5, "+", ha="center", va="center", fontsize=15, bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white"})
-        axis.plot([0, 2.4, 2.4], [0.1, 0.1, -5.5], color=COLOURS[1], linewidth=2.5, solid_joinstyle="round")
-        axis.annotate("", (0.3, -5.5), (2.43, -5.5), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": COLOURS[1]}
-        axis.text(2.4, -2.45, projection or "identity: x", ha="center", va="center", bbox=box, fontsize=11)
-        axis.annotate("", (0, -6.2), (0, -5.8), arrowprops=arrow)
-        axis.text(0, -6.45, "ReLU", ha="center", va="center", bbox=box | {"facecolor": "#e8e8e8", "edgecolor": "black"}, fontsize=11)
-        axis.annotate("", (0, -7.1), (0, -6.72), arrowprops=arrow)
-        axis.text(0, -7.15, end, ha="center", va="top")
+        axis.text(0, 0.15, "x", ha="center", va="bottom", style="italic", fontsize=13)
+        y = 0.0
+        for text in path:
+            axis.annotate("", (0, y - 0.7), (0, y), arrowprops=arrow)
+            step(axis, y - 0.95, text)
+            y -= 1.1
+        if shortcut is not None:
+            axis.annotate("", (0, y - 0.6), (0, y), arrowprops=arrow)
+            plus = {"boxstyle": "circle,pad=0.12", "facecolor": "white"}
+            axis.text(0, y - 0.85, "+", ha="center", va="center", fontsize=14, zorder=5, bbox=plus)
+            axis.plot([0, 2.3, 2.3], [0, 0, y - 0.85], color=COLOURS[1], linewidth=2.5, solid_joinstyle="round")
+            axis.annotate("", (0.3, y - 0.85), (2.33, y - 0.85), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
+            if shortcut:
+                step(axis, y / 2 - 0.4, shortcut, edge=COLOURS[1], x=2.3)
+            y -= 1.1
+        for text in after:
+            axis.annotate("", (0, y - 0.7), (0, y), arrowprops=arrow)
+            step(axis, y - 0.95, text)
+            y -= 1.1
+        axis.annotate("", (0, y - 0.6), (0, y), arrowprops=arrow)
+        axis.text(0, y - 0.7, "y", ha="center", va="top", style="italic", fontsize=13)
     return figure
 
 
