@@ -139,8 +139,17 @@ def fit(
     model.to(memory_format=precision(next(model.parameters()).device).memory_format)
     history = History()
     keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
-    if keeper.resume(history):
+    if keeper.resume(history) and len(history) < epochs:
         print(f"{label} goes on after epoch {len(history)}, from its checkpoint".lstrip())
+
+    def report(number):
+        if verbose or number == epochs:
+            t_loss, t_accuracy, v_loss, v_accuracy, _ = (series[number - 1] for series in vars(history).values())
+            here = f"{label} {number}/{epochs}".lstrip()
+            print(f"{here} | T loss {t_loss:.3f} accuracy {t_accuracy:5.1%} | V loss {v_loss:.3f} accuracy {v_accuracy:5.1%}")
+
+    for number in range(1, len(history) + 1):  # a run that was stopped ends with the same lines as one that was not
+        report(number)
     writer = summary_writer(tensorboard) if tensorboard else None
     try:
         for number in range(len(history) + 1, epochs + 1):
@@ -149,9 +158,7 @@ def fit(
             train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
             val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
             history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
-            if verbose or number == epochs:
-                what = f"T loss {train_loss:.3f} accuracy {train_accuracy:5.1%} | V loss {val_loss:.3f} accuracy {val_accuracy:5.1%}"
-                print(f"{here}| {what}")
+            report(number)
             if writer:
                 for name, series in vars(history).items():
                     writer.add_scalar(name, series[-1], number)
