@@ -182,6 +182,8 @@ def store_outputs(executed, path):
             if "text" in output:
                 output.text = re.sub(r"[^\n]*\r", "", output.text)  # what a progress bar has overwritten
         cell.outputs = [output for output in cell.outputs if output.get("text", "shown")]
+    made = "".join(output.get("text", "") for output in outputs.get("lab", [])).partition("\n")[0]  # what they are from
+    notebook.cells[0].source = re.sub(r"\*Stored outputs: .*\*", lambda _: f"*Stored outputs: {made}.*", notebook.cells[0].source)
     with atomic_write(path) as partial:
         nbformat.write(notebook, partial)
 

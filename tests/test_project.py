@@ -131,6 +131,8 @@ def test_notebook_keeps_the_conventions(path):
     names = re.findall(r"^(\w+) = \S.*  # ", notebook.cells[1].source, re.MULTILINE)
     assert names == ["BUDGET", "DATA", "EPOCHS", "SEED", "DEVICE"]
     assert "Main result: " in code[-1].source
+    lab = next(cell for cell in code if cell.id == "lab").outputs[0].text.partition("\n")[0]
+    assert f"*Stored outputs: {lab}.*" in notebook.cells[0].source, "`make refresh` writes this line"
     for number, cell in enumerate(code, start=1):
         assert cell.execution_count == number, f"{cell.id}: not run in order; `make refresh` does it"
         assert len(cell.source.splitlines()) <= 30, cell.id

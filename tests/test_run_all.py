@@ -86,6 +86,17 @@ def test_only_some(project, capsys):
     assert executed(project) == ["01_a.ipynb", "03_c.ipynb"]
 
 
+def test_the_first_cell_says_what_the_stored_outputs_are_from(project):
+    path = project("01_a.ipynb", "print('CIFAR-10, full budget, seed 0, on a GPU')\nprint('plots and results: figures/a')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# A title\n\n*Stored outputs: not yet made.*\n**Time:** *long*."))
+    notebook.cells[2].id = "lab"
+    nbformat.write(notebook, path)
+    assert run_all.main(["--budget", "smoke", "--store"]) == 0
+    text = "# A title\n\n*Stored outputs: CIFAR-10, full budget, seed 0, on a GPU.*\n**Time:** *long*."
+    assert nbformat.read(path, as_version=4).cells[0].source == text
+
+
 def test_stored_outputs_have_no_timings_and_no_injected_parameters(project):
     path = project("01_a.ipynb", "print(BUDGET)", "SEED")
     before = nbformat.read(path, as_version=4)
