@@ -239,7 +239,7 @@ def test_out_of_order_and_after_a_restart(exercise):
 
 def test_three_cases_are_solved_and_nonsense_stops_nothing(opened):
     page = opened("07_break_it.ipynb")
-    for cell in ("parameters", "imports", "experiment"):
+    for cell in ("parameters", "imports", "lab"):
         type_and_run(page, cell)
     cases = (  # number, instrument, wrong diagnosis, right diagnosis, what is mended
         (1, "look_at_labels", "labels shuffled", "data sorted", (
