@@ -1,7 +1,7 @@
-"""The numbers of trained networks, in weights/: NAME.npz holds them, NAME.json says how they were made. `models.load` makes a network of them.
+"""The numbers of trained networks, in weights/: NAME.npz holds them, NAME.json says how they were made.
 
-Kernels and matrices are kept as float16, which halves the file. What has one number for each channel stays in float32: it takes little room,
-and a running variance may lie outside the range of float16. Nothing is ever unpickled.
+`models.load` makes a network of them. Kernels and matrices are kept as float16, which halves the file. What has one number for each channel
+stays in float32: it takes little room, and a running variance may lie outside the range of float16. Nothing is ever unpickled.
 """
 
 import copy
@@ -19,7 +19,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
 
 def rounded(model):
-    """A copy of the model with the numbers that `save` would store; measure this one's accuracy. Raises ValueError for what float16 can't hold."""
+    """A copy of the model with the numbers that `save` stores: it is this one's accuracy that counts.
+
+    Raises ValueError for what float16 can't hold.
+    """
     model = copy.deepcopy(model)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and tensor.dim() > 1:
