@@ -171,7 +171,9 @@ def test_a_damaged_record(folder, text):
     assert "no record of weights" in refused(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps({"stem.0.weight": 1}), packed(a=1)[:200]])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", pickle.dumps({"stem.0.weight": 1}), packed(a=np.random.default_rng(0).random(999))[:2000]]
+)
 def test_a_foreign_file_whose_digest_fits(folder, content):
     put(folder, content)
     assert "holds no arrays" in refused(folder)
