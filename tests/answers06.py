@@ -320,4 +320,191 @@ WRONG_DEPTHS = {
     "network.shortcut": (lambda network: sum(is_layer(m) and not m.shortcut for m in network.modules()), "goes through all layers"),
 }
 
-EXERCISES = {checks.plain_block: (RIGHT_BLOCKS, WRONG_BLOCKS), checks.paper_depth: (RIGHT_DEPTHS, WRONG_DEPTHS)}
+
+# ---- a plain block as the identity ----------------------------------------------------------------------------------
+
+
+def setting(kernel=nn.init.dirac_, weight=None, bias=None, layers=(1, 2)):
+    """An answer that sets each half of the block in the same way. weight, bias: functions of (x, bn)."""
+    weight = weight or (lambda x, bn: (x.var((0, 2, 3), unbiased=False) + bn.eps).sqrt())
+    bias = bias or (lambda x, bn: x.mean((0, 2, 3)))
+
+    @torch.no_grad()
+    def answer(block, x):
+        for number in layers:
+            conv, bn = getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
+            kernel(conv.weight)
+            bn.weight.copy_(torch.as_tensor(weight(x, bn)))
+            bn.bias.copy_(torch.as_tensor(bias(x, bn)))
+
+    return answer
+
+
+IDENTITY = setting()
+
+
+def and_then(function, first=IDENTITY):
+    def answer(block, x):
+        first(block, x)
+        return function(block, x)
+
+    return answer
+
+
+def kernel_by_hand(kernel):
+    kernel.zero_()
+    for channel in range(len(kernel)):
+        kernel[channel, channel, 1, 1] = 1
+
+
+def all_channels(kernel):
+    kernel.zero_()
+    kernel[:, :, 1, 1] = 1
+
+
+def corner(kernel):
+    kernel.zero_()
+    for channel in range(len(kernel)):
+        kernel[channel, channel, 0, 0] = 1
+
+
+@torch.no_grad()
+def permuted(block, x):
+    """The first half turns the order of the channels round, the second turns it back."""
+    IDENTITY(block, x)
+    for conv in (block.conv1, block.conv2):
+        conv.weight.copy_(conv.weight.flip(0))
+    for parameter in (block.bn1.weight, block.bn1.bias):
+        parameter.copy_(parameter.flip(0))
+
+
+@torch.no_grad()
+def scaled(block, x):
+    """The first kernels multiply by 100, and the first BN, which then hardly knows eps, makes up for it."""
+    IDENTITY(block, x)
+    block.conv1.weight.mul_(100)
+    block.bn1.weight.copy_((1e4 * x.var((0, 2, 3), unbiased=False) + block.bn1.eps).sqrt() / 100)
+
+
+@torch.no_grad()
+def measured(block, x):
+    """Runs the layers, and looks at what they give."""
+    for conv, bn in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
+        nn.init.dirac_(conv.weight)
+        y = conv(x)
+        bn.weight.copy_(torch.sqrt(y.permute(1, 0, 2, 3).flatten(1).var(1, correction=0) + bn.eps))
+        bn.bias.copy_(y.permute(1, 0, 2, 3).flatten(1).mean(1))
+
+
+def through_data(block, x):
+    block.conv1.weight.data = nn.init.dirac_(torch.empty_like(block.conv1.weight))
+    block.conv2.weight.data = nn.init.dirac_(torch.empty_like(block.conv2.weight))
+    for bn in (block.bn1, block.bn2):
+        bn.weight.data[:] = ((x * x).mean((0, 2, 3)) - x.mean((0, 2, 3)) ** 2 + bn.eps) ** 0.5
+        bn.bias.data[:] = x.mean(dim=(0, 2, 3))
+
+
+@torch.no_grad()
+def by_state(block, x):
+    deviation, mean = (x.var((0, 2, 3), unbiased=False) + 1e-5).sqrt(), x.mean((0, 2, 3))
+    kernel = nn.init.dirac_(torch.empty_like(block.conv1.weight))
+    new = {"conv1.weight": kernel, "conv2.weight": kernel}
+    new |= {f"bn{n}.{key}": value for n in (1, 2) for key, value in (("weight", deviation), ("bias", mean))}
+    block.load_state_dict(block.state_dict() | new)
+
+
+def new_parameters(block, x):
+    with torch.no_grad():
+        for number in (1, 2):
+            getattr(block, f"conv{number}").weight = nn.Parameter(nn.init.dirac_(torch.empty_like(block.conv1.weight)))
+            bn = getattr(block, f"bn{number}")
+            bn.weight = nn.Parameter((x.var((0, 2, 3), unbiased=False) + bn.eps).sqrt())
+            bn.bias = nn.Parameter(x.mean((0, 2, 3)))
+
+
+def forgotten(block, x):
+    block.conv1.weight[:] = 0
+
+
+def silent(block, x):
+    for parameter in (block.bn2.weight, block.bn2.bias):
+        nn.init.zeros_(parameter)
+
+
+def in_evaluation(block, x):
+    for conv, bn in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
+        nn.init.dirac_(conv.weight)
+        bn.reset_running_stats()
+        bn.reset_parameters()
+    block.eval()
+
+
+def another_block(block, x):
+    block = models.PlainBlock(x.shape[1], x.shape[1])
+    IDENTITY(block, x)
+    return block
+
+
+def class_replaced(block, x):
+    type(block).forward = lambda self, x: x
+
+
+def without_norms(block, x):
+    block.bn1, block.bn2 = nn.Identity(), nn.Identity()
+
+
+def x_changed(block, x):
+    x.sub_(x.mean((0, 2, 3), keepdim=True))
+
+
+RIGHT_IDENTITIES = {
+    "dirac_": IDENTITY,
+    "kernels by hand": setting(kernel_by_hand),
+    "channels in another order inside": permuted,
+    "scaled inside": scaled,
+    "measured on the way": measured,
+    "through .data": through_data,
+    "load_state_dict": by_state,
+    "new parameters": new_parameters,
+    "returns the block": and_then(lambda block, x: block),
+    "prints": and_then(print),
+}
+WRONG_IDENTITIES = {
+    "nothing": (lambda block, x: None, "No number of the block that was handed over has changed"),
+    "as for a residual block": (silent, "whose shortcut still adds x"),
+    "kernels alone": (lambda block, x: [nn.init.dirac_(c.weight) for c in (block.conv1, block.conv2)], "`bn1.weight`"),
+    "the numbers of a new BN": (setting(weight=lambda x, bn: 1.0, bias=lambda x, bn: 0.0), "still has a spread of 1"),
+    "β forgotten": (setting(bias=lambda x, bn: 0.0), "so the batch's mean is lost"),
+    "γ = 1": (setting(weight=lambda x, bn: 1.0), "`bn1.weight` is 1"),
+    "the variance": (setting(weight=lambda x, bn: x.var((0, 2, 3), unbiased=False)), "is the variance"),
+    "1 / the spread": (setting(weight=lambda x, bn: 1 / (x.var((0, 2, 3), unbiased=False) + bn.eps).sqrt()), "not 1 over it"),
+    "n − 1": (setting(weight=lambda x, bn: (x.var((0, 2, 3)) + bn.eps).sqrt()), "unbiased=False"),
+    "no eps": (setting(weight=lambda x, bn: x.var((0, 2, 3), unbiased=False).sqrt()), "leaves eps out"),
+    "one γ for all": (setting(weight=lambda x, bn: x.std(unbiased=False)), "`bn1.weight` is the same for all channels"),
+    "one β for all": (setting(bias=lambda x, bn: x.mean()), "`bn1.bias` is the same for all channels"),
+    "β has the wrong sign": (setting(bias=lambda x, bn: -x.mean((0, 2, 3))), "is not the mean that BN has subtracted"),
+    "the first half alone": (setting(layers=(1,)), "`conv2.weight` doesn't hand its input on"),
+    "the second half alone": (setting(layers=(2,)), "`conv1.weight` doesn't hand its input on"),
+    "all channels summed": (setting(all_channels), "mixes channels"),
+    "the corner": (setting(corner), "doesn't hand its input on"),
+    "kernels of ones": (setting(nn.init.ones_), "doesn't hand its input on"),
+    "running statistics": (setting(weight=lambda x, bn: (bn.running_var + bn.eps).sqrt(), bias=lambda x, bn: bn.running_mean),
+                           "is not what undoes BN's division"),
+    "for evaluation": (in_evaluation, "in another mode than before"),
+    "no_grad forgotten": (forgotten, "where no gradient is recorded"),
+    "another block": (another_block, "returning another one changes nothing"),
+    "forward replaced": (lambda block, x: setattr(block, "forward", lambda x: x), "replace no method"),
+    "forward of the class replaced": (class_replaced, "the method of the class PlainBlock itself is replaced"),
+    "a hook": (lambda block, x: block.register_forward_hook(lambda module, args, out: args[0]), "has a hook now"),
+    "BNs taken out": (without_norms, "is a Identity now"),
+    "x changed": (and_then(x_changed), "x itself has been changed"),
+    "a shortcut": (lambda block, x: block.shortcut(x), "A plain block has no shortcut"),
+    "a BN's weight as a kernel": (lambda block, x: nn.init.dirac_(block.bn1.weight), "is for a kernel"),
+    "a plain tensor": (lambda block, x: setattr(block.bn1, "weight", x.mean((0, 2, 3))), "A parameter is replaced by something else"),
+}  # fmt: skip
+
+EXERCISES = {
+    checks.plain_block: (RIGHT_BLOCKS, WRONG_BLOCKS),
+    checks.paper_depth: (RIGHT_DEPTHS, WRONG_DEPTHS),
+    checks.plain_identity: (RIGHT_IDENTITIES, WRONG_IDENTITIES),
+}

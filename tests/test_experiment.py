@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runner import provenance
-from utils import data, experiment, plots, train
+from utils import data, experiment, models, plots, train, weights
 
 
 @pytest.fixture
@@ -161,3 +161,13 @@ def test_run_all_is_told_what_was_written(make, tmp_path, monkeypatch):
     assert [(used["asked"], used["digest"]) for used in told["data"]] == [("cifar10", lab.dataset.digest), ("cifar100", lab.dataset.digest)]
     assert told["files"] == {file.name: provenance.digest(file.read_bytes()) for file in lab.folder.iterdir()} and len(told["files"]) == 4
     assert np.load(lab.folder / "raw.npy").tolist() == [0, 1, 2]
+
+
+def test_only_the_committed_configuration_writes_to_the_weights_of_the_project(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
+    for given, place in (({"budget": "smoke"}, "figures/09_test/smoke"), ({"budget": "full"}, "weights")):
+        make(**given).save_weights(models.cifar_resnet(20), "resnet20-cifar10", test_accuracy=0.9)
+        models.load("resnet20-cifar10", tmp_path / place)
+        found = weights.record("resnet20-cifar10", tmp_path / place)
+        assert found["budget"] == given["budget"] and found["test_accuracy"] == 0.9 and found["dataset"] == "cifar10"
+        assert (tmp_path / "weights").exists() == (given["budget"] == "full")

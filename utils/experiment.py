@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import data, plots, train
+from . import data, plots, train, weights
 from .files import atomic_write, digest
 
 BUDGETS = ("smoke", "quick", "full", "paper")
@@ -121,12 +121,7 @@ class Experiment:
 
         dataset: the Dataset that they were measured on, if it is not .dataset.
         """
-        dataset = dataset or self.dataset
-        record = {
-            "notebook": self.name, "run": run, "dataset": dataset.name, "synthetic": dataset.synthetic,
-            "budget": self.budget, "seed": self.seed, "device": train.device_name(self.device),
-            "precision": str(train.precision(self.device)), "versions": versions(), **numbers,
-        }  # fmt: skip
+        record = {"notebook": self.name, "run": run} | self._circumstances(dataset or self.dataset) | numbers
         if history:
             record |= {"epochs": len(history), "history": vars(history)}
         file = self.folder / f"{_file_name(run)}.json"
@@ -139,6 +134,20 @@ class Experiment:
         with atomic_write(self.folder / f"{name}.npy") as partial:
             np.save(partial, array)
         self._note(self.folder / f"{name}.npy")
+
+    def save_weights(self, model, name, **numbers):
+        """Keep a trained network as NAME.npz and NAME.json: in weights/ if this is the committed configuration, else beside the results."""
+        committed = self.folder == FIGURES / self.name
+        record = {"notebook": self.name} | self._circumstances(self.dataset) | {"data": self.dataset.digest} | numbers
+        for file in weights.save(model, name, weights.FOLDER if committed else self.folder, **record):
+            if not committed:
+                self._note(file)
+
+    def _circumstances(self, dataset):
+        return {
+            "dataset": dataset.name, "synthetic": dataset.synthetic, "budget": self.budget, "seed": self.seed,
+            "device": train.device_name(self.device), "precision": str(train.precision(self.device)), "versions": versions(),
+        }  # fmt: skip
 
     def _note(self, file):
         """Tell `make run-all` what was written, where, and from which data."""

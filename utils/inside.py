@@ -124,25 +124,12 @@ def receptive_field(network, images, stage=None):
     return field / field.max()
 
 
-def direction(network, seed):
-    """A random direction for `landscape`: a tensor for each parameter, on its device, with each filter as long as the network's own.
-
-    A filter is all weights of one output channel. BN and biases (parameters with one dimension) don't move. Li et al. 2018, section 4.
-    """
-    generator, found = torch.Generator().manual_seed(seed), []
-    for weight in network.parameters():
-        drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
-        if weight.dim() <= 1:
-            found.append(torch.zeros_like(weight))
-            continue
-        sizes = [tensor.detach().flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1)) for tensor in (weight, drawn)]
-        found.append(drawn * sizes[0] / (sizes[1] + 1e-10))
-    return found
-
-
 @torch.no_grad()
 def landscape(network, one, other, steps, loss):
-    """loss(network) at weights + a · one + b · other for all a, b in `steps`: a tensor (len(steps), len(steps)), a by row."""
+    """loss(network) at weights + a · one + b · other for all a, b in `steps`: a tensor (len(steps), len(steps)), a by row.
+
+    one, other: a tensor for each parameter. Li et al. 2018, section 4.
+    """
     moved = copy.deepcopy(network).eval()
     start, found = [weight.clone() for weight in moved.parameters()], torch.zeros(len(steps), len(steps))
     for row, a in enumerate(steps):

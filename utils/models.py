@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from . import weights
 from .blocks import BasicBlock, Bottleneck, InceptionBlock, PlainBlock, PreActBlock, PreActBottleneck, ResidualBlock, ZeroPadding  # noqa: F401
 
 
@@ -176,6 +177,22 @@ def cifar_resnet(depth, kind="v1", num_classes=10, in_channels=3, bottleneck=Fal
     else:
         block, options = BasicBlock if kind == "v1" else PreActBlock, {"shortcut": "A"}
     return he_normal_(ResNet(block, [blocks] * 3, in_channels, num_classes, "cifar", widths=(16, 32, 64), **options))
+
+
+TRAINED = {f"{family}{depth}-cifar10": (depth, kind) for family, kind in (("resnet", "v1"), ("plain", "plain")) for depth in (20, 56)}
+
+
+def load(name, folder=weights.FOLDER):
+    """A network that notebook 06 has trained on CIFAR-10, in evaluation mode: "resnet20-cifar10", "resnet56-cifar10", "plain20-cifar10"
+    or "plain56-cifar10".
+
+    weights.record(name) says how it was trained, and what it reaches. Raises FileNotFoundError or ValueError, in one line.
+    """
+    if name not in TRAINED:
+        raise ValueError(f"no trained network {name!r}: there are {', '.join(TRAINED)}")
+    depth, kind = TRAINED[name]
+    with torch.random.fork_rng(devices=[]):  # the numbers drawn here are replaced at once, and must not shift those of a notebook
+        return weights.load(cifar_resnet(depth, kind), name, folder)
 
 
 def he_normal_(model):

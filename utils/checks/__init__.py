@@ -7,21 +7,17 @@ is written: framework.py.
 """
 
 from . import progress as _file  # noqa: F401 – the module first: its name is then that of the function
-from .framework import hint, progress, reset, solution, use  # noqa: F401 – no exercises
-from .notebook01 import batch_norm, cnn, dropout
-from .notebook01_epoch import epoch
-from .notebook01_transform import train_transform
-from .notebook02 import residual_block, zero_padding
-from .notebook03 import make_layer, resnet25
-from .notebook04 import make_stage, resnet
-from .notebook04_blocks import basic_block, bottleneck
-from .notebook05 import preact_block, preact_bottleneck
-from .notebook06 import paper_depth, plain_block
-from .notebook08 import inception_block, make_identity, resnext_block
-from .notebook09 import filter_normalised, grad_cam, skip_block
+from .framework import EXERCISES, hint, progress, reset, solution, use  # noqa: F401 – no exercises
+from .notebook01 import batch_norm, cnn, dropout  # noqa: F401
+from .notebook01_epoch import epoch  # noqa: F401
+from .notebook01_transform import train_transform  # noqa: F401
+from .notebook02 import residual_block, zero_padding  # noqa: F401
+from .notebook03 import make_layer, resnet25  # noqa: F401
+from .notebook04 import make_stage, resnet  # noqa: F401
+from .notebook04_blocks import basic_block, bottleneck  # noqa: F401
+from .notebook05 import preact_block, preact_bottleneck  # noqa: F401
+from .notebook06 import paper_depth, plain_block, plain_identity  # noqa: F401
+from .notebook08 import inception_block, make_identity, resnext_block  # noqa: F401
+from .notebook09 import filter_normalised, grad_cam, skip_block  # noqa: F401
 
-__all__ = [
-    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "filter_normalised", "grad_cam", "inception_block", "make_identity", "make_layer", "make_stage",
-    "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block", "skip_block",
-    "train_transform", "zero_padding",
-]  # fmt: skip
+__all__ = sorted(EXERCISES)

@@ -1,4 +1,4 @@
-"""Checks of notebook 06: the plain block, and how papers count layers."""
+"""Checks of notebook 06: the plain block, how papers count layers, and a plain block that hands its input on."""
 
 import itertools
 import operator
@@ -10,6 +10,7 @@ from .. import blocks, models
 from .compare import Case, network
 from .framework import exercise
 from .guard import Failed
+from .notebook08 import _changed, _parts
 from .variations import CUT, OTHER_ACTIVATIONS, combine, other, relu, same
 
 SHORTCUT = "Leave out the shortcut: a plain block returns ReLU(F(x)), and nothing is added to it."
@@ -414,3 +415,149 @@ def _attempted(function, net):
 def counted(network):
     """Number of convolutions and linear layers, without those of shortcuts."""
     return sum(isinstance(m, (nn.Conv2d, nn.Linear)) and "shortcut" not in name for name, m in network.named_modules())
+
+
+# ---- a plain block as the identity ----------------------------------------------------------------------------------
+
+KERNEL = (
+    "A kernel hands its channel on if it is 1 in its middle, for the channel itself, and 0 everywhere else: nn.init.dirac_(kernel) does it."
+)
+UNDO = "In training, a BN subtracts the batch's mean and divides by √(variance + eps). Its weight and its bias must undo that, in each channel."
+SIZE = "The weight must be √(variance + eps) of what the BN reads, "
+EACH = ", a number for each channel, over all images and pixels: x.mean((0, 2, 3))."
+
+
+def identity_for(block, x):
+    """The project's own answer."""
+    with torch.no_grad():
+        for conv, norm in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
+            nn.init.dirac_(conv.weight)
+            norm.weight.copy_((x.var((0, 2, 3), unbiased=False) + norm.eps).sqrt())
+            norm.bias.copy_(x.mean((0, 2, 3)))
+
+
+def _batches():
+    """(what it is, channels, a block with other numbers than a new one, a batch of images without negative numbers)"""
+    for name, channels, size in (
+        ("a block with 16 channels", 16, (4, 6, 5)),
+        ("a block with 5 channels", 5, (2, 3, 4)),
+        ("a block with 24 channels", 24, (3, 7, 6)),
+        ("a block with 1 channel", 1, (5, 4, 4)),
+    ):
+        block, (images, height, width) = models.PlainBlock(channels, channels), size
+        for norm in (block.bn1, block.bn2):
+            for key in ("weight", "bias", "running_mean", "running_var"):
+                nn.init.uniform_(getattr(norm, key), 0.5, 1.5)
+        spread = torch.tensor([1.0, 3.0, 0.01, 0.3]).repeat(6)[:channels, None, None]  # 0.01: there, eps is no trifle
+        x = spread * torch.rand(images, channels, height, width) + spread * torch.rand(channels, 1, 1)
+        x[torch.rand(x.shape) < 0.2] = 0
+        x[:, 4:5] = 2.0  # a channel that is the same everywhere
+        yield name, channels, block, x
+
+
+def _near(a, b):
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def _why(block, x, out):
+    """Why out isn't x, as far as the block's numbers tell."""
+    if not out.isfinite().all():
+        return (
+            "There are numbers that are not finite in it. Is something divided by a spread of 0? One channel of x is the same everywhere."
+        )
+    if not out.any():
+        return "Everything is 0: that makes an identity of a residual block, whose shortcut still adds x. A plain block has only this one path."
+    for number in (1, 2):
+        weight, name = getattr(block, f"conv{number}").weight, f"`conv{number}.weight`"
+        ideal = nn.init.dirac_(torch.empty_like(weight))
+        if not torch.equal(weight, ideal):
+            if torch.equal(weight.amax((0, 1)), ideal.amax((0, 1))) and not weight[:, :, [0, 0, 2, 2], [0, 2, 0, 2]].any():
+                return f"{name} mixes channels: each must read its own alone. {KERNEL}"
+            return f"{name} doesn't hand its input on. {KERNEL}"
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+    for name, norm in (("bn1", block.bn1), ("bn2", block.bn2)):
+        weight, bias = norm.weight, norm.bias
+        right, n = (variance + norm.eps).sqrt(), x.numel() // len(mean)
+        found = [
+            (_near(weight, torch.ones_like(weight)), f"is 1, so what comes out still has a spread of 1. {UNDO}"),
+            (_near(weight, variance) or _near(weight, variance + norm.eps), f"is the variance. {SIZE}the root of it."),
+            (_near(weight, 1 / right), f"is 1 / √(variance + eps): BN divides by that root, so the weight must multiply. {SIZE}not 1 over it."),
+            (_near(weight, (variance * n / (n - 1) + norm.eps).sqrt()) or _near(weight, (variance * n / (n - 1)).sqrt()),
+             f"has the variance over n − 1. {SIZE}and BN divides by n: x.var(…, unbiased=False)."),
+            (_near(weight, variance.sqrt()), f"leaves eps out, which counts in channels of little spread. {SIZE}with block.{name}.eps."),
+            (len(weight) > 1 and bool((weight - weight[0]).abs().max() < 1e-6), f"is the same for all channels. {SIZE.rstrip(', ')}{EACH}"),
+            (not _near(weight, right), f"is not what undoes BN's division. {UNDO}"),
+        ]  # fmt: skip
+        for holds, text in found:
+            if holds and not _near(weight, right):
+                return f"`{name}.weight` {text}"
+        if not _near(bias, mean):
+            if not bias.any():
+                return f"`{name}.bias` is 0, so the batch's mean is lost: it must be added again. {UNDO}"
+            if len(bias) > 1 and (bias - bias[0]).abs().max() < 1e-6:
+                return f"`{name}.bias` is the same for all channels. It must be the mean of what the BN reads{EACH}"
+            return f"`{name}.bias` is not the mean that BN has subtracted. {UNDO}"
+    return UNDO
+
+
+@exercise(
+    "6.3",
+    "plain_identity",
+    finished=lambda: identity_for,
+    causes=[
+        (r"a (view of a )?leaf Variable that requires grad",
+         "A parameter may only be changed where no gradient is recorded: put `with torch.no_grad():` around it."),
+        (r"cannot assign .* as parameter", "A parameter is replaced by something else: set its numbers, with .copy_(…)."),
+        (r"Only tensors with 3, 4, or 5 dimensions|dimensions \(3, 4, or 5\)", "nn.init.dirac_ is for a kernel: block.conv1.weight."),
+        (r"has no attribute 'shortcut'", "A plain block has no shortcut: conv1, bn1, conv2 and bn2 are all that there is."),
+    ],
+    ladder=[
+        KERNEL,
+        UNDO + " What the second convolution reads is x again, if the first half is right: so the second half needs the same numbers.",
+        "with torch.no_grad():\n  for conv, bn in ((block.conv1, block.bn1), (block.conv2, block.bn2)):\n    nn.init.dirac_(conv.weight)\n"
+        "    bn.weight.copy_((x.var((0, 2, 3), unbiased=False) + bn.eps).sqrt())\n    bn.bias.copy_(x.mean((0, 2, 3)))",
+    ],
+)  # fmt: skip
+def plain_identity(answer):
+    """function(block, x): set the numbers of a plain block so that, in training, it hands on this batch, which is not negative."""
+    claims = {
+        "runs": "it runs with four blocks, of 16, 5, 24 and 1 channels",
+        "parts": "only numbers of the block are set: layers, methods, settings, modes and x stay as they are",
+        "same": "in training, block(x) is x, but for rounding errors",
+    }
+    hints, forward = {}, models.PlainBlock.forward
+    try:
+        for name, _, block, x in _batches():
+            before, given, numbers = _parts(block), x.clone(), [p.clone() for p in block.parameters()]
+            result = answer.run(answer.thing, block, x, doing=f"plain_identity(block, x) with {name}")
+            if models.PlainBlock.forward is not forward:
+                hints["parts"] = "Found: the method of the class PlainBlock itself is replaced.\nOnly set numbers in the block."
+            elif changed := _changed(before, _parts(block)):
+                hints["parts"] = changed
+            elif not torch.equal(x, given):
+                hints["parts"] = "Found: x itself has been changed.\nOnly look at it: the block must hand on the x that it is given."
+            if hints:
+                break
+            with torch.no_grad():
+                out = answer.run(block, x.clone(), doing=f"{name} in training, after plain_identity(block, x)")
+            off = (out - given).abs().amax((0, 2, 3)) / (1e-3 + given.amax((0, 2, 3)))
+            if not off.max() < 1e-3:  # NaN, too
+                untouched = all(torch.equal(a, b) for a, b in zip(numbers, block.parameters(), strict=True))
+                why = _why(block, given, out)
+                if untouched:
+                    other_block = isinstance(result, nn.Module) and result is not block
+                    why = "No number of the block that was handed over has changed: it is that block that must change" + (
+                        ", and returning another one changes nothing." if other_block else "."
+                    )
+                hints["same"] = f"Found: {name}: a difference of up to {(out - given).abs().max().item():.2g}.\n{why}"
+                break
+    except Failed as failed:
+        yield claims["runs"], False, failed.hints
+        yield claims["parts"], None, ""
+        yield claims["same"], None, ""
+        return
+    finally:
+        models.PlainBlock.forward = forward
+    yield claims["runs"], True, ""
+    yield claims["parts"], "parts" not in hints, hints.get("parts", "")
+    yield claims["same"], None if "parts" in hints else "same" not in hints, hints.get("same", "")
