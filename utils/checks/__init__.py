@@ -10,6 +10,7 @@ from . import progress as _file  # noqa: F401 – the module first: its name is 
 from .framework import hint, progress, reset, solution, use  # noqa: F401 – no exercises
 from .notebook01 import batch_norm, cnn, dropout
 from .notebook01_epoch import epoch
+from .notebook01_norm import normalise
 from .notebook01_transform import train_transform
 from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
@@ -20,7 +21,7 @@ from .notebook06 import paper_depth, plain_block
 from .notebook08 import inception_block, make_identity, resnext_block
 
 __all__ = [
-    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "make_identity", "make_layer", "make_stage",
+    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "make_identity", "make_layer", "make_stage", "normalise",
     "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
     "train_transform", "zero_padding",
 ]  # fmt: skip
