@@ -580,9 +580,94 @@ WRONG_EPOCHS |= {
     "last batch left out": (lambda m, loader, c, o=None: taught_loop()(m, list(loader)[:-1], c, o), "2 of 3 batches only"),
 }
 
+
+def norm_of(dims=(0, 2, 3), spread=None, end=None, centre=None):
+    """normalise() as taught, with a place for each mistake."""
+
+    def answer(x, gamma, beta, eps=1e-5):
+        mean = centre(x) if centre else x.mean(dims, keepdim=True)
+        deviation = spread(x, eps) if spread else (x.var(dims, correction=0, keepdim=True) + eps).sqrt()
+        x = (x - mean) / deviation
+        return end(x, gamma, beta) if end else x * gamma.view(-1, 1, 1) + beta.view(-1, 1, 1)
+
+    return answer
+
+
+def norm_channel_by_channel(x, gamma, beta, eps=1e-5):
+    channels = []
+    for c in range(x.shape[1]):
+        numbers = x[:, c]
+        variance = ((numbers - numbers.mean()) ** 2).mean()
+        channels.append((numbers - numbers.mean()) / torch.sqrt(variance + eps) * gamma[c] + beta[c])
+    return torch.stack(channels, dim=1)
+
+
+def norm_flat(x, gamma, beta, eps=1e-5):
+    flat = x.transpose(0, 1).reshape(x.shape[1], -1)
+    flat = (flat - flat.mean(1, keepdim=True)) * torch.rsqrt(flat.var(1, unbiased=False, keepdim=True) + eps)
+    flat = gamma[:, None] * flat + beta[:, None]
+    return flat.view(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1)
+
+
+def norm_last(x, gamma, beta, eps=1e-5):
+    x = x.permute(0, 2, 3, 1)
+    variance, mean = torch.var_mean(x, dim=(0, 1, 2), correction=0)
+    return ((x - mean) / (variance + eps) ** 0.5 * gamma + beta).permute(0, 3, 1, 2)
+
+
+def norm_moments(x, gamma, beta, eps=1e-5):
+    x64 = x.double()
+    mean, square = x64.mean((0, 2, 3), keepdim=True), (x64**2).mean((0, 2, 3), keepdim=True)
+    return (gamma[None, :, None, None] * (x64 - mean) / (square - mean**2 + eps).sqrt() + beta[None, :, None, None]).to(x.dtype)
+
+
+def norm_in_place(x, gamma, beta, eps=1e-5):
+    x -= x.mean((0, 2, 3), keepdim=True)
+    return norm_of()(x, gamma, beta, eps)
+
+
+RIGHT_BY_HAND = {
+    "as taught": norm_of(),
+    "channel by channel": norm_channel_by_channel,
+    "flattened": norm_flat,
+    "channels last": norm_last,
+    "mean of squares minus square of mean": norm_moments,
+    "PyTorch's own": lambda x, gamma, beta, eps=1e-5: F.batch_norm(x, None, None, gamma, beta, True, eps=eps),
+}
+WRONG_BY_HAND = {
+    "nothing returned": (lambda x, gamma, beta, eps=1e-5: None, "Its last line needs `return`"),
+    "two results": (lambda x, gamma, beta, eps=1e-5: (x, gamma), "it returns a tuple"),
+    "in place": (norm_in_place, "x itself has other numbers"),
+    "over the images only": (norm_of((0,)), "over the images only"),
+    "instance": (norm_of((2, 3)), "instance normalisation"),
+    "layer": (norm_of((1, 2, 3)), "layer normalisation"),
+    "all channels together": (norm_of((0, 1, 2, 3)), "all channels together"),
+    "n - 1": (norm_of(spread=lambda x, e: (x.var((0, 2, 3), keepdim=True) + e).sqrt()), "correction=0 divides by n"),
+    "eps outside": (norm_of(spread=lambda x, e: x.std((0, 2, 3), correction=0, keepdim=True) + e), "it belongs under the root"),
+    "std": (norm_of(spread=lambda x, e: x.std((0, 2, 3), keepdim=True) + e), "that is divided by n − 1"),
+    "no eps": (norm_of(spread=lambda x, e: x.std((0, 2, 3), correction=0, keepdim=True)), "eps is missing"),
+    "a fixed eps": (lambda x, gamma, beta, eps=1e-5: norm_of()(x, gamma, beta), "use the argument"),
+    "no root": (norm_of(spread=lambda x, e: x.var((0, 2, 3), correction=0, keepdim=True) + e), "take its root"),
+    "not divided": (norm_of(spread=lambda x, e: 1.0), "nothing is divided"),
+    "no mean": (norm_of(centre=lambda x: 0.0), "The mean isn't subtracted"),
+    "no gamma": (norm_of(end=lambda x, g, b: x + b.view(-1, 1, 1)), "gamma isn't used"),
+    "no beta": (norm_of(end=lambda x, g, b: x * g.view(-1, 1, 1)), "beta isn't used"),
+    "swapped": (norm_of(end=lambda x, g, b: x * b.view(-1, 1, 1) + g.view(-1, 1, 1)), "have changed places"),
+    "beta first": (norm_of(end=lambda x, g, b: (x + b.view(-1, 1, 1)) * g.view(-1, 1, 1)), "add it after the multiplication"),
+    "gamma meets the width": (norm_of(end=lambda x, g, b: x * g + b), "as many pixels here as there are channels"),
+    "no keepdim": (norm_of(centre=lambda x: x.mean((0, 2, 3))), "The mean has shape (C)"),
+    "no keepdim at all": (
+        norm_of(centre=lambda x: x.mean((0, 2, 3)), spread=lambda x, e: (x.var((0, 2, 3), correction=0) + e).sqrt()),
+        "The variance has shape (C)",
+    ),
+    "two mistakes": (norm_of((2, 3), end=lambda x, g, b: x), "gamma and beta aren't used"),
+    "detached": (norm_of(centre=lambda x: x.mean((0, 2, 3), keepdim=True).detach()), "a wrong gradient"),
+}
+
 EXERCISES = {
     checks.train_transform: (RIGHT_TRANSFORMS, WRONG_TRANSFORMS),
     checks.cnn: (RIGHT_CNNS, WRONG_CNNS),
+    checks.normalise: (RIGHT_BY_HAND, WRONG_BY_HAND),
     checks.batch_norm: (RIGHT_NORMS, WRONG_NORMS),
     checks.dropout: (RIGHT_DROPOUTS, WRONG_DROPOUTS),
     checks.epoch: (RIGHT_EPOCHS, WRONG_EPOCHS),

@@ -10,6 +10,7 @@ from . import progress as _file  # noqa: F401 – the module first: its name is 
 from .framework import EXERCISES, hint, progress, reset, solution, use  # noqa: F401 – no exercises
 from .notebook01 import batch_norm, cnn, dropout  # noqa: F401
 from .notebook01_epoch import epoch  # noqa: F401
+from .notebook01_norm import normalise  # noqa: F401
 from .notebook01_transform import train_transform  # noqa: F401
 from .notebook02 import residual_block, zero_padding  # noqa: F401
 from .notebook03 import make_layer, resnet25  # noqa: F401

@@ -132,7 +132,7 @@ def cnn(answer):
 
 
 @exercise(
-    "1.4",
+    "1.5",
     "CNNWithBatchNorm",
     finished=lambda: functools.partial(models.CNN, batch_norm="after"),
     causes=CAUSES,
@@ -163,7 +163,7 @@ def batch_norm(answer):
 
 
 @exercise(
-    "1.5",
+    "1.6",
     "CNNWithDropout",
     finished=lambda: functools.partial(models.CNN, dropout=0.5),
     causes=CAUSES,
