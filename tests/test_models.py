@@ -70,7 +70,7 @@ def same_network(theirs, ours, x):
 @pytest.mark.parametrize("arguments", [(32, 32), (32, 64, 2), (3, 32, 2), (16, 32), (16, 16, 2)])
 def test_notebook_02_builds_the_same_block(arguments):
     block = solutions("02_residual_block.ipynb", "block-solution")["ResidualBlockSolution"]
-    same_network(block(*arguments), models.ResidualBlock(*arguments), torch.randn(4, arguments[0], 9, 9))
+    same_network(block(*arguments), models.ResidualBlock(*arguments, norm_shortcut=True), torch.randn(4, arguments[0], 9, 9))
 
 
 def count(model):

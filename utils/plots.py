@@ -85,14 +85,15 @@ def image_grid(images, labels=None, columns=8, title=None, colours=None):
     return figure
 
 
-def line_panels(x, panels, ylabel, title, xlabel="layers", scale="log"):
+def line_panels(x, panels, ylabel, title, xlabel="layers", scale="log", sharey=None):
     """Lines over x (depths, blocks, steps); one panel beside the other. panels: {title: {name: values}}.
 
     values: one for each x, or a list of such lists, one for each seed: the line is their mean, the band reaches from the lowest to
-    the highest.
+    the highest. sharey: whether all panels have one scale; unless given, they do where x has less than ten values.
     """
-    few = len(x) < 10  # each x has a marker and a tick, and the panels can be compared
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=few, squeeze=False, layout="constrained")
+    few = len(x) < 10  # each x has a marker and a tick
+    sharey = few if sharey is None else sharey
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4.6), sharey=sharey, squeeze=False, layout="constrained")
     for axis, (panel, lines) in zip(axes[0], panels.items(), strict=True):
         for number, (name, values) in enumerate(lines.items()):
             seeds = np.atleast_2d(values)
