@@ -117,6 +117,16 @@ def test_curves_show_both_parts_of_every_run():
     plt.close("all")
 
 
+def test_a_drawn_network_has_a_box_for_each_block_and_dashes_where_the_shape_changes():
+    parts = [("stem", (4, 16, 16), 0), ("stage 1", (4, 16, 16), 3), ("stage 2", (8, 8, 8), 2), ("mean", (8,), 0)]
+    (axis,) = plots.network(parts, "title").axes
+    shortcuts = [line for line in axis.lines if len(line.get_xdata()) == 4]
+    assert len(axis.patches) == 1 + 3 + 2 + 1 and len(shortcuts) == 5
+    assert [line.get_linestyle() != "-" for line in shortcuts] == [False, False, False, True, False]
+    assert {"stage 1", "4×16×16", "8"} <= {text.get_text() for text in axis.texts}
+    plt.close("all")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

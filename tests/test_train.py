@@ -190,11 +190,11 @@ def test_the_rates_of_the_paper():
     assert optimizer.param_groups[0]["lr"] == 0.1 and not optimizer.param_groups[0]["nesterov"]
 
 
-def test_train_and_test_with_a_last_batch_of_one_image(capsys):
+def test_train_and_test_with_a_last_batch_of_one_image(capsys, tmp_path):
     """60 images, of which 6 are held out: 54 are 53 + 1, and batch norm cannot learn from one image."""
     dataset = data.synthetic("cifar10", train=60, test=20)
     torch.manual_seed(0)
-    given = {"images": 60, "test_images": 20, "epochs": 2, "seed": 0, "device": torch.device("cpu")}
+    given = {"images": 60, "test_images": 20, "epochs": 2, "seed": 0, "device": torch.device("cpu"), "tensorboard": tmp_path}
     model = models.cifar_resnet(8)
     found = train.train_and_test(model, dataset, batch_size=53, recipe=lambda *what: train.sgd_three_rates(what[0], 0.01, what[1]), **given)
     train_set, _ = dataset.train.sample(60, seed=0).hold_out(6, seed=0)
@@ -202,6 +202,7 @@ def test_train_and_test_with_a_last_batch_of_one_image(capsys):
     assert len(found.history) == 2 and 0 <= found.test_accuracy <= 1 and found.train_accuracy == pytest.approx(accuracy)
     shown = re.sub(r"[^\n]*\r", "", capsys.readouterr().out)  # without the progress bars
     assert shown.startswith("2/2 | T loss ") and len(shown.splitlines()) == 1, "one line a run"
+    assert list(tmp_path.iterdir()), "nothing was written for TensorBoard"
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu", ""])

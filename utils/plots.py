@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from .files import atomic_write
 
@@ -108,6 +109,38 @@ def line_panels(x, panels, ylabel, title, xlabel="layers", scale="log", sharey=N
     axes[0, 0].set_ylabel(ylabel)
     axes[0, 0].legend(frameon=False, handlelength=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def network(parts, title):
+    """A drawing of a network from left to right: one box for a layer or a block, and over it the shortcut of the block.
+
+    parts: [(name, shape of one image after it, number of blocks)], 0 blocks for what has no shortcut. Boxes shrink as images do. The
+    first shortcut of a part is dashed if the part changes the shape: it needs a projection.
+    """
+    high = max(shape[-1] for _, shape, _ in parts if len(shape) == 3)
+    figure, axis = plt.subplots(figsize=(12, 3.2), layout="constrained")
+    x, before = 0.0, None
+    for number, (name, shape, blocks) in enumerate(parts):
+        half = 0.05 + 0.5 * (shape[-1] / high) ** 0.5 if len(shape) == 3 else 0.08  # the root: 7×7 must be seen beside 56×56
+        middle = x + max(blocks, 2.2) / 2
+        first = middle - max(blocks, 1) / 2
+        for box in range(max(1, blocks)):
+            left = first + box + 0.2
+            colour = to_rgb(COLOURS[number % 4] if blocks else "#999999")
+            look = {"facecolor": [0.45 + 0.55 * part for part in colour], "edgecolor": "black"}
+            axis.add_patch(plt.Rectangle((left, -half), 0.6, 2 * half, zorder=2, **look))
+            if blocks:
+                dash = (0, (2, 1)) if box == 0 and shape != before else "-"
+                around = [left - 0.1, left - 0.1, left + 0.7, left + 0.7], [0, half + 0.12, half + 0.12, 0.06]
+                axis.plot(*around, color="black", linewidth=1.3, linestyle=dash)
+                axis.plot(left + 0.7, 0.04, marker="v", color="black", markersize=4)
+        axis.text(middle, 0.9, name, ha="center", va="center", fontsize=11)
+        axis.text(middle, -0.75, "×".join(map(str, shape)), ha="center", va="center", fontsize=10)
+        x, before = middle + max(blocks, 2.2) / 2 + 0.5, shape
+    axis.plot([0, x], [0, 0], color="black", linewidth=1.3, zorder=1)
+    axis.set(xlim=(-0.1, x + 0.1), ylim=(-0.95, 1.05), title=title)
+    axis.axis("off")
     return figure
 
 

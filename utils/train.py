@@ -225,12 +225,14 @@ class Outcome(NamedTuple):
 
 
 def train_and_test(
-    model, dataset, *, images, test_images, epochs, recipe, batch_size, seed, device, label="", checkpoint=None, augment=None
+    model, dataset, *, images, test_images, epochs, recipe, batch_size, seed, device, label="", checkpoint=None, augment=None,
+    tensorboard=None,
 ):  # fmt: skip
     """Train a model on some of a data set's training images, with one printed line at the end; returns the Outcome.
 
     images, test_images: how many; a tenth of `images` is held out for validation. recipe: (model, steps) -> (optimizer, scheduler).
-    seed: of the order and the augmentation; which images are taken does not depend on it. augment: flip and crop unless given.
+    seed: of the order and the augmentation; which images are taken does not depend on it. augment: flip and crop unless given. label,
+    checkpoint, tensorboard: as in `fit`.
     """
     sample = dataset.train.sample(images, seed=0)
     train_set, val_set = sample.hold_out(len(sample) // 10, seed=0)
@@ -241,7 +243,7 @@ def train_and_test(
     optimizer, scheduler = recipe(model.to(device), epochs * len(loader))
     history = fit(
         model, loader, val_loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, label=label, checkpoint=checkpoint,
-        verbose=False,
+        tensorboard=tensorboard, verbose=False,
     )  # fmt: skip
     criterion = nn.CrossEntropyLoss()
     return Outcome(history, epoch(model, train_loader, criterion)[1], epoch(model, test_loader, criterion)[1])
