@@ -10,7 +10,7 @@ from torch import nn
 from utils import checks, models
 from utils.models import BasicBlock, Bottleneck
 
-# ---- the two blocks: what holds for both ----------------------------------------------------------------------------
+# ---- the bottleneck ----------------------------------------------------------------------------
 
 
 def project(i, o, stride):
@@ -18,7 +18,7 @@ def project(i, o, stride):
 
 
 def block(kernels, *, residual=None, join=None, shortcut=project, at=None, bias=False, expansion=None, last_bn=True, also=None, **options):
-    """A class for a basic block (kernels 3, 3) or a bottleneck (1, 3, 1), with places for mistakes."""
+    """A class for a bottleneck (kernels 1, 3, 1) or a basic block (3, 3), with places for mistakes."""
     widen = 4 if len(kernels) == 3 else 1
     at = kernels.index(3) if at is None else at
 
@@ -126,10 +126,6 @@ class AsSequential(nn.Module):
         return y.relu_()
 
 
-class BasicSequential(AsSequential):
-    expansion, first = 1, 3
-
-
 class BottleneckSequential(AsSequential):
     expansion, first = 4, 1
 
@@ -197,11 +193,6 @@ class FunctionalBottleneck(Functional):
     expansion, kernels = np.int64(4), (1, 3, 1)
 
 
-class Inherited(BasicBlock):
-    def forward(self, x):
-        return super().forward(x)
-
-
 PROJECT = "it needs a projection, with the block's stride and output channels"
 CUT = "is cut off from the gradient"
 
@@ -214,7 +205,7 @@ def wrong(kernels):
         "identity everywhere": ({"shortcut": lambda i, o, s: nn.Identity()}, PROJECT),
         "projection everywhere": (
             {"shortcut": lambda i, o, s: nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))},
-            "the shortcut is the identity: add x itself" if len(kernels) == 2 else "add x itself",
+            "add x itself",
         ),
         "no BN on the projection": ({"shortcut": lambda i, o, s: project(i, o, s)[:1]}, "No BN reads what `side.0` gives"),
         "ReLU on the projection": (
@@ -239,9 +230,7 @@ def wrong(kernels):
                     project(i, o, s) if (i, s) == (o, 1) else nn.Sequential(nn.AvgPool2d(s, ceil_mode=True), *project(i, o, 1))
                 )
             },
-            "The first convolution and the shortcut have the block's stride"
-            if len(kernels) == 2
-            else "the 3×3 convolution has the block's",
+            "the 3×3 convolution has the block's",
         ),
         "a BN as shortcut": (
             {"shortcut": lambda i, o, s: nn.BatchNorm2d(o) if (i, s) == (o, 1) else project(i, o, s)},
@@ -303,24 +292,6 @@ def wrong(kernels):
     }
 
 
-RIGHT_BASIC = {
-    "the shared one": BasicBlock,
-    "as taught": block((3, 3)),
-    "Sequential, None, in place": BasicSequential,
-    "lazy, same, padded": Padded,
-    "functional": Functional,
-    "inherited": Inherited,
-    "last BN begins with 0": block((3, 3), also=lambda self, *_: nn.init.zeros_(self.norms[-1].weight)),
-}
-WRONG_BASIC = wrong((3, 3)) | {
-    "a bottleneck": (Bottleneck, "expansion` is 1"),
-    "one 3×3 convolution": (block((3,)), "there is no 3×3 convolution 64 → 64"),
-    "three 3×3 convolutions": (block((3, 3, 3), expansion=1), "expected"),
-    "stride on the second": (block((3, 3), at=1), "The first convolution and the shortcut have the block's stride"),
-    "x overwritten": (forward((3, 3), overwritten), "is x overwritten on the main path?"),
-    "the block of notebook 02": (models.ResidualBlock, "No BN reads what `shortcut` gives"),
-    "a plain pair": (models.PlainBlock, "The shortcut is not added"),
-}
 RIGHT_BOTTLENECK = {
     "the shared one": Bottleneck,
     "as taught": block((1, 3, 1)),
@@ -653,7 +624,6 @@ WRONG_NETS = {
 }  # fmt: skip
 
 EXERCISES = {
-    checks.basic_block: (RIGHT_BASIC, WRONG_BASIC),
     checks.bottleneck: (RIGHT_BOTTLENECK, WRONG_BOTTLENECK),
     checks.make_stage: (RIGHT_STAGES, WRONG_STAGES),
     checks.resnet: (RIGHT_NETS, WRONG_NETS),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import answers04
 import nbformat
 import pytest
 import torch
@@ -166,7 +167,7 @@ def test_notebook_04_builds_the_same_networks():
     scope = solutions(
         "04_resnet_family.ipynb",
         "imports",
-        "basic-solution",
+        "basic-block",
         "bottleneck-solution",
         "equal-count",
         "stage-solution",
@@ -178,6 +179,22 @@ def test_notebook_04_builds_the_same_networks():
     for depth, options in ((18, {"num_classes": 10}), (50, {"num_classes": 7, "in_channels": 1, "stem": "cifar"})):
         theirs, x = scope["build"](depth, **options), torch.randn(4, options.get("in_channels", 3), 40, 40)
         same_network(theirs, models.resnet(depth, **options), x)
+
+
+@pytest.mark.parametrize(
+    ("net", "block"),
+    [*((net, "as taught") for net in answers04.RIGHT_NETS), *(("as taught", block) for block in answers04.RIGHT_BOTTLENECK)],
+)
+def test_an_answer_takes_the_weights_of_torchvision_however_it_is_written(net, block):
+    layers, x = [2, 1, 1, 2], torch.randn(2, 3, 40, 33)
+    theirs = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, layers, num_classes=10)
+    ours = answers04.RIGHT_NETS[net](answers04.RIGHT_BOTTLENECK[block], layers, num_classes=10)
+    checks.take_weights(ours, theirs, x)
+    assert ours.training and theirs.training
+    for mode in (True, False):
+        torch.testing.assert_close(ours.train(mode)(x), theirs.train(mode)(x), atol=2e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="do not have the same layers"):
+        checks.take_weights(models.resnet(50, 10), theirs, x)
 
 
 def test_resizing_happens_a_batch_at_a_time():

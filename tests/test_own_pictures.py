@@ -11,7 +11,7 @@ from PIL import Image
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "04_resnet_family.ipynb"
 BEFORE = ["parameters", "imports", "lab", "table-1"]
 NETWORK = [
-    "basic-solution",
+    "basic-block",
     "bottleneck-solution",
     "equal-count",
     "stage-solution",

@@ -225,21 +225,21 @@ class Outcome(NamedTuple):
 
 
 def train_and_test(
-    model, dataset, *, images, test_images, epochs, recipe, batch_size, seed, device, label="", checkpoint=None, augment=None,
+    model, dataset, *, images, test_images, epochs, recipe, batch_size, seed, device, label="", checkpoint=None, augment=None, size=None,
     tensorboard=None,
 ):  # fmt: skip
     """Train a model on some of a data set's training images, with one printed line at the end; returns the Outcome.
 
     images, test_images: how many; a tenth of `images` is held out for validation. recipe: (model, steps) -> (optimizer, scheduler).
-    seed: of the order and the augmentation; which images are taken does not depend on it. augment: flip and crop unless given. label,
-    checkpoint, tensorboard: as in `fit`.
+    seed: of the order and the augmentation; which images are taken does not depend on it. augment: flip and crop unless given. size: to
+    which the images are resized, in pixels, a batch at a time. label, checkpoint, tensorboard: as in `fit`.
     """
     sample = dataset.train.sample(images, seed=0)
     train_set, val_set = sample.hold_out(len(sample) // 10, seed=0)
     augment = augment or data.Augment(rotate=0)
-    loader = data.BatchLoader(train_set, batch_size, augment, shuffle=True, seed=seed, device=device, drop_last=True)
+    loader = data.BatchLoader(train_set, batch_size, augment, shuffle=True, seed=seed, device=device, size=size, drop_last=True)
     evaluation = [val_set, train_set, dataset.test.sample(test_images, seed=0)]
-    val_loader, train_loader, test_loader = (data.BatchLoader(split, 512, device=device) for split in evaluation)
+    val_loader, train_loader, test_loader = (data.BatchLoader(split, 512, device=device, size=size) for split in evaluation)
     optimizer, scheduler = recipe(model.to(device), epochs * len(loader))
     history = fit(
         model, loader, val_loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, label=label, checkpoint=checkpoint,

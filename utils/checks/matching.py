@@ -115,6 +115,34 @@ def _permuted(mine, theirs, size):
 
 
 @torch.no_grad()
+def take_weights(network, source, x):
+    """Give a network the weights and running statistics of `source`, which has the same layers under other names, or made in another order.
+
+    Two layers belong together if they have the same form and read what layers that belong together give. x: a small input for both.
+    Raises ValueError if a layer has no partner.
+    """
+    known = {}
+    mine, theirs = (_places(model, x, known) for model in (network, source))
+    if mine.keys() != theirs.keys():
+        raise ValueError("these two networks do not have the same layers")
+    for place, step in mine.items():
+        for tensor, right in _of_step(step, theirs[place]):
+            if tensor is not None:
+                tensor.copy_(right)
+
+
+def _places(model, x, known):
+    """{place: layer}; a place stands in `known` for a layer's form and the places of the layers before it."""
+    places, mode = {}, model.training
+    trace = traced(model.eval(), x)[1]
+    model.train(mode)
+    for step in trace.layers():
+        key = _form(step), frozenset(places[id(before)] for before in step.before())
+        places[id(step)] = known.setdefault(key, len(known))
+    return {places[id(step)]: step for step in trace.layers()}
+
+
+@torch.no_grad()
 def disturb(model, trace):
     """Give parameters and running statistics numbers with which no step is invisible: a new BN has γ = 1, β = 0, mean 0, variance 1."""
     norms = {id(step.settings[name]): name for step in trace.layers("norm") for name in ("weight", "bias", "running_mean", "running_var")

@@ -1,4 +1,4 @@
-"""Checks of notebook 04: a stage of any blocks, and the whole network. Basic block and bottleneck: notebook04_blocks.py."""
+"""Checks of notebook 04: a stage of any blocks, and the whole network. The bottleneck: notebook04_blocks.py."""
 
 import functools
 
@@ -27,7 +27,7 @@ def _stage_cases():
 
 
 @exercise(
-    "4.3",
+    "4.2",
     "make_stage",
     finished=lambda: models.make_stage,
     causes=[
@@ -122,7 +122,7 @@ def _net_cases():
 
 
 @exercise(
-    "4.4",
+    "4.3",
     "ResNet",
     finished=lambda: models.ResNet,
     causes=[

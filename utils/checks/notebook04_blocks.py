@@ -1,4 +1,4 @@
-"""Checks of notebook 04: basic block and bottleneck. Stage and network: notebook04.py."""
+"""Check of notebook 04: the bottleneck. Stage and network: notebook04.py."""
 
 import torch
 from torch import nn
@@ -6,12 +6,11 @@ from torch import nn
 from .. import blocks
 from .compare import Case, network
 from .framework import exercise
-from .notebook02 import block_mistakes
-from .residual import CAUSES, OVERWRITTEN, added_wrongly, cut_off, layer_advice
+from .residual import OVERWRITTEN, added_wrongly, cut_off, layer_advice
 from .stages import improved
 from .trace import Trace
 
-# ---- the two blocks -------------------------------------------------------------------------------------------------
+# ---- the bottleneck -------------------------------------------------------------------------------------------------
 
 
 def _expansion(answer, right):
@@ -39,46 +38,10 @@ def _extra(step):
     return ""
 
 
-BASIC_CASES = [
-    ((64, 64), {}, (2, 64, 6, 5)),
-    ((64, 128), {"stride": 2}, (2, 64, 6, 5)),
-    ((8, 8), {"stride": 2}, (3, 8, 9, 7), (1, 8, 8, 8)),
-    ((8, 12), {}, (2, 8, 5, 9), (1, 8, 2, 3)),
-    ((12, 8), {"stride": 1}, (2, 12, 4, 5)),
-    ((5, 7), {"stride": 3}, (2, 5, 10, 8), (1, 5, 7, 12)),
-    ((6, 10, 2), {}, (2, 6, 8, 7)),
-]
 SHORTCUT = (
-    "the shortcut: nn.Identity() if stride == 1 and in_channels == {out}, else nn.Sequential(1×1 convolution with the block's stride, "
-    "nn.BatchNorm2d({out}))."
+    "the shortcut: nn.Identity() if stride == 1 and in_channels == 4 * channels, else nn.Sequential(1×1 convolution with the block's stride, "
+    "nn.BatchNorm2d(4 * channels))."
 )
-
-
-@exercise(
-    "4.1",
-    "BasicBlock",
-    finished=lambda: blocks.BasicBlock,
-    causes=CAUSES,
-    ladder=[
-        "It is the block of notebook 02 with one thing more: a BN after the 1×1 convolution of the shortcut.",
-        "__init__: conv1 (with the stride), bn1, conv2, bn2, and " + SHORTCUT.format(out="channels"),
-        "forward:\n  residual = F.relu(self.bn1(self.conv1(x)))\n  residual = self.bn2(self.conv2(residual))\n"
-        "  return F.relu(residual + self.shortcut(x))",
-    ],
-)
-def basic_block(answer):
-    """cls(in_channels, channels, stride=1) with cls.expansion = 1: two 3×3 convolutions, a BN after each and after the projection."""
-    yield from _expansion(answer, 1)
-    claims = {
-        "runs": "it is built and called without an error, for seven choices of channels and strides",
-        "shape": "(N, in_channels, H, W) becomes (N, channels, H / stride, W / stride), rounded up",
-        "layers": "two 3×3 convolutions with their BNs and, where the shape changes, a 1×1 with a BN, all without bias: 73,984 parameters "
-        "for 64 → 64, 230,144 for 64 → 128 with stride 2",
-        "order": "the output is ReLU(BN(conv(ReLU(BN(conv(x))))) + shortcut(x))",
-    }
-    mistakes = [*block_mistakes(), *_shortcut_mistakes(lambda r, x: r.bn2(r.conv2(torch.relu(r.bn1(r.conv1(x))))))]
-    advice = layer_advice | {"extra": _extra}
-    yield from network(answer, list(_cases(blocks.BasicBlock, BASIC_CASES)), claims, mistakes, advice)
 
 
 def _shortcut_mistakes(main):
@@ -198,13 +161,13 @@ def _inside(answer):
 
 
 @exercise(
-    "4.2",
+    "4.1",
     "Bottleneck",
     finished=lambda: blocks.Bottleneck,
     causes=[(r"expected input\[[\d, ]+\] to have \d+ channels", _bottleneck_channels)],
     ladder=[
         "Write the channels at each arrow: in_channels → channels → channels → 4 · channels; the shortcut: in_channels → 4 · channels.",
-        "__init__: conv1 1×1, conv2 3×3 with stride and padding 1, conv3 1×1, a BN after each, and " + SHORTCUT.format(out="4 * channels"),
+        "__init__: conv1 1×1, conv2 3×3 with stride and padding 1, conv3 1×1, a BN after each, and " + SHORTCUT,
         "forward:\n  residual = F.relu(self.bn1(self.conv1(x)))\n  residual = F.relu(self.bn2(self.conv2(residual)))\n"
         "  residual = self.bn3(self.conv3(residual))\n  return F.relu(residual + self.shortcut(x))",
     ],
