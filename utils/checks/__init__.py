@@ -15,12 +15,12 @@ from .notebook02 import residual_block, zero_padding
 from .notebook03 import make_layer, resnet25
 from .notebook04 import make_stage, resnet
 from .notebook04_blocks import basic_block, bottleneck
-from .notebook05 import preact_block, preact_bottleneck
+from .notebook05 import path_weights, preact_block, preact_bottleneck
 from .notebook06 import paper_depth, plain_block
 from .notebook08 import inception_block, make_identity, resnext_block
 
 __all__ = [
     "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "make_identity", "make_layer", "make_stage",
-    "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
+    "paper_depth", "path_weights", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
     "train_transform", "zero_padding",
 ]  # fmt: skip
