@@ -1,5 +1,11 @@
 """Right and wrong answers to the exercises of notebook 05."""
 
+import functools
+import itertools
+import math
+import operator
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from answers02 import MyBatchNorm, NormByHand
@@ -366,6 +372,107 @@ def wrong(base):
     return found
 
 
+# ---- the weights of a sum -------------------------------------------------------------------------------------------
+
+
+def by_loop(factors):
+    weights = [1.0]
+    for factor in factors:
+        weights = [factor * weight for weight in weights]
+        weights.append(1.0)
+    return weights
+
+
+def from_behind(factors):
+    weights = [1]
+    for factor in reversed(factors):
+        weights.insert(0, weights[0] * factor)
+    return weights
+
+
+def recursive(factors):
+    return (1.0,) if not factors else (*(factors[-1] * weight for weight in recursive(factors[:-1])), 1.0)
+
+
+def by_autograd(factors):
+    """The weights are the derivatives of the last x."""
+    terms = [torch.zeros((), requires_grad=True) for _ in range(len(factors) + 1)]
+    x = terms[0] * 1
+    for factor, term in zip(factors, terms[1:], strict=True):
+        x = factor * x + term
+    return torch.stack(torch.autograd.grad(x, terms))
+
+
+def by_symbols(factors):
+    """x_L as {name: weight}."""
+    x = {"x_0": 1.0}
+    for number, factor in enumerate(factors):
+        x = {name: weight * factor for name, weight in x.items()} | {f"F_{number}": 1.0}
+    return list(x.values())
+
+
+RIGHT_WEIGHTS = {
+    "by loop": by_loop,
+    "from behind": from_behind,
+    "recursive, a tuple": recursive,
+    "autograd, a tensor in float32": by_autograd,
+    "by names": by_symbols,
+    "numpy": lambda factors: np.cumprod([1.0, *factors[::-1]])[::-1],
+    "torch": lambda factors: torch.tensor([1.0, *factors[::-1]]).cumprod(0).flip(0),
+    "prod of slices": lambda factors: [math.prod(factors[i:]) for i in range(len(factors) + 1)],
+    "accumulate": lambda factors: [*itertools.accumulate(reversed(factors), operator.mul, initial=1.0)][::-1],
+    "reduce": lambda factors: functools.reduce(lambda w, f: [f * a for a in w] + [1], factors, [1]),
+    "prints": lambda factors: (print(factors), by_loop(factors))[1],
+}
+
+
+def changes_its_input(factors):
+    result = by_loop(factors)
+    factors.clear()
+    return result
+
+
+def divides(factors):
+    total = math.prod(factors)
+    weights = [total]
+    for factor in factors:
+        total = total / factor
+        weights.append(total)
+    return weights
+
+
+WRONG_WEIGHTS = {
+    "reversed": (lambda f: by_loop(f)[::-1], "the wrong way round"),
+    "x_0 missing": (lambda f: by_loop(f)[1:], "The weight of x_0 is missing"),
+    "last missing": (lambda f: by_loop(f)[:-1], "The last weight is missing"),
+    "its own factor, too": (lambda f: [math.prod(f)] + [math.prod(f[i:]) for i in range(len(f))], "its own one does not"),
+    "factors before": (lambda f: [math.prod(f)] + [math.prod(f[:i]) for i in range(len(f))], "the factors of the blocks before it"),
+    "cumprod": (lambda f: np.cumprod([1.0, *f]), "here it is the factors up to its own"),
+    "powers of the first": (lambda f: [(f or [1])[0] ** n for n in range(len(f), -1, -1)], "powers of the first factor"),
+    "powers of the last": (lambda f: [([1] + f)[-1] ** n for n in range(len(f), -1, -1)], "powers of the last factor"),
+    "sums": (lambda f: [sum(f)] + [sum(f[i + 1 :]) for i in range(len(f))], "The factors are added"),
+    "x_0 kept whole": (lambda f: [1.0, *by_loop(f)[1:]], "every block multiplies it"),
+    "first block left out": (lambda f: [math.prod(f[1:]), *by_loop(f)[1:]], "the first block multiplies it, too"),
+    "factors alone": (lambda f: [math.prod(f), *f], "The weights of the F are multiplied, too"),
+    "ones": (lambda f: [math.prod(f)] + [1.0] * len(f), "each later block multiplies it"),
+    "gated": (
+        lambda f: [math.prod(f)] + [(1 - f[i]) * math.prod(f[i + 1 :]) for i in range(len(f))],
+        "added with the weight 1",
+    ),
+    "normalised": (lambda f: [w / (sum(by_loop(f)) or 1e9) for w in by_loop(f)], "they need not add up to 1"),
+    "sums so far": (lambda f: list(itertools.accumulate(by_loop(f))), "return each weight by itself"),
+    "x_0 alone": (math.prod, "Return all weights"),
+    "nothing": (lambda f: None, "Its last line needs `return`"),
+    "a generator": (lambda f: (w for w in by_loop(f)), "wrap it in list(…)"),
+    "a dict": (lambda f: dict(enumerate(by_loop(f))), "returns a dict"),
+    "nested": (lambda f: [[w, 0] for w in by_loop(f)], "Return a flat list"),
+    "divides": (divides, "A factor may be 0"),
+    "input changed": (changes_its_input, "don't write into `factors`"),
+    "no blocks": (lambda f: [f[0] * by_loop(f[1:])[0], *by_loop(f)[1:]], "Then x_0 is all there is"),
+    "off at the end": (lambda f: [0.9 * w if len(f) > 50 else w for w in by_loop(f)], "It is right for 7 of 9 lists"),
+    "two arguments": (lambda factor, blocks: [factor**blocks], "path_weights([0.5, 0.5])"),
+}
+
 EXERCISES = {
     checks.preact_block: (
         right(Block, models.PreActBlock),
@@ -388,4 +495,5 @@ EXERCISES = {
             "a basic block": (models.PreActBlock, "expected (2, 32, 6, 5)"),
         },
     ),
+    checks.path_weights: (RIGHT_WEIGHTS, WRONG_WEIGHTS),
 }

@@ -1,10 +1,15 @@
-"""Checks of notebook 05: the pre-activated blocks."""
+"""Checks of notebook 05: the pre-activated blocks, and what a factor on the shortcut leaves."""
 
+import itertools
+import math
+
+import numpy as np
 from torch import nn
 
 from .. import blocks
 from .compare import Case, network
 from .framework import exercise
+from .guard import Failed
 from .variations import CUT, OTHER_ACTIVATIONS, combine, cuts, joins, other, relu, same
 
 AHEAD = "The BNs follow the convolutions: in a pre-activated block, BN and ReLU stand before each of them."
@@ -295,3 +300,126 @@ def preact_bottleneck(answer):
         "70,400 parameters for PreActBottleneck(256, 64)",
     }
     yield from network(answer, list(_cases("PreActBottleneck", blocks.PreActBottleneck)), claims, list(_mistakes(3)), _advice(3))
+
+
+# ---- the weights of a sum -------------------------------------------------------------------------------------------
+
+
+def weights(factors):
+    """Of x_0, F_0, …, F_(L-1) in x_L, where x_(l+1) = factors[l] · x_l + F_l."""
+    found = [1.0]
+    for factor in factors:
+        found = [factor * weight for weight in found] + [1.0]
+    return found
+
+
+def _suffixes(factors):
+    return [math.prod(factors[i:]) for i in range(len(factors))]  # each from its own factor on, to the last one
+
+
+def _after(factors):
+    return [math.prod(factors[i + 1 :]) for i in range(len(factors))]  # each without its own factor
+
+
+ORDER = "The weight of x_0 comes first, that of the last F comes last."
+LATER = "F_i is added in block i, so only the factors of *later* blocks multiply it"
+WEIGHT_MISTAKES = [
+    (f"The list is the wrong way round. {ORDER}", lambda f: weights(f)[::-1]),
+    ("The weight of x_0 is missing: it is the product of all factors, and comes first.", lambda f: weights(f)[1:]),
+    ("The last weight is missing: F of the last block is added with the weight 1.", lambda f: weights(f)[:-1]),
+    (f"{LATER}: its own one does not. The last weight is always 1.", lambda f: [math.prod(f), *_suffixes(f)]),
+    (f"{LATER}; here it is the factors of the blocks before it.", lambda f: [math.prod(f), *(math.prod(f[:i]) for i in range(len(f)))]),
+    (f"{LATER}; here it is the factors up to its own.", lambda f: [math.prod(f), *(math.prod(f[: i + 1]) for i in range(len(f)))]),
+    (f"{LATER}; here it is the factors up to its own.", lambda f: [1.0, *itertools.accumulate(f, lambda a, b: a * b)]),
+    ("These are powers of the first factor: each block has a factor of its own.", lambda f: [f[0] ** n if f else 1.0 for n in range(len(f), -1, -1)]),
+    ("These are powers of the last factor: each block has a factor of its own.", lambda f: [f[-1] ** n if f else 1.0 for n in range(len(f), -1, -1)]),
+    ("The factors are added: blocks that follow each other multiply.", lambda f: [sum(f), *(sum(f[i + 1 :]) for i in range(len(f)))]),
+    ("The factors are added: blocks that follow each other multiply.", lambda f: [sum(f), *(sum(f[i + 1 :]) for i in range(len(f) - 1)), *[1.0] * bool(f)]),
+    ("The weight of x_0 is the product of all factors: every block multiplies it.", lambda f: [1.0, *_after(f)]),
+    ("The weight of x_0 is the product of all factors: the first block multiplies it, too.", lambda f: [math.prod(f[1:]), *_after(f)]),
+    ("The weights of the F are multiplied, too, and not those factors alone.", lambda f: [math.prod(f), *f]),
+    ("Every F has the weight 1 only in the block that adds it: each later block multiplies it by its factor.", lambda f: [math.prod(f), *[1.0] * len(f)]),
+    ("Each F is weighted by 1 − λ, as in a gated network: here it is added with the weight 1.",
+     lambda f: [math.prod(f), *((1 - own) * rest for own, rest in zip(f, _after(f), strict=True))]),
+    ("These are the sums so far: return each weight by itself.", lambda f: list(itertools.accumulate(weights(f)))),
+    ("The weights are divided by their sum: they need not add up to 1.", lambda f: [w / (sum(weights(f)) or math.inf) for w in weights(f)]),
+]  # fmt: skip
+
+
+def _numbers(found, call):
+    """What was returned, as a list of floats. Raises Failed for anything that is no list of numbers."""
+    claim = "it returns a list of numbers"
+    if found is None:
+        raise Failed(claim, "Found: it returns None.\nIts last line needs `return`.")
+    if isinstance(found, (int, float, np.number)) or getattr(found, "ndim", 1) == 0:
+        raise Failed(
+            claim, f"Found: {call} returns the one number {float(found):.4g}.\nReturn all weights, that of x_0 and those of all F."
+        )
+    if isinstance(found, (dict, set, str)) or not hasattr(found, "__len__"):
+        what = "a generator, or the like: wrap it in list(…)" if hasattr(found, "__next__") else f"a {type(found).__name__}"
+        raise Failed(claim, f"Found: {call} returns {what}.\nReturn a list of numbers.")
+    try:
+        return [float(value) for value in found]
+    except (TypeError, ValueError, RuntimeError):
+        raise Failed(claim, f"Found: {call} returns a list with entries that are no numbers.\nReturn a flat list of numbers.") from None
+
+
+def _alike(a, b):
+    return len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-30) for x, y in zip(a, b, strict=True))
+
+
+FACTORS = ([0.5, 0.5], [0.9, 0.5, 2.0], [3.0], [], [0.5, 0.0, 2.0, 0.25], [-1.0, 0.5, 1.5], [1.0] * 6, [0.9] * 54, [0.5] * 54)
+
+
+@exercise(
+    "5.3",
+    "path_weights",
+    finished=lambda: weights,
+    causes=[
+        (r"division by zero", "Is it divided by a factor? A factor may be 0: multiply instead, from the last block to the first or block by block."),
+        (r"index out of range|pop from empty", "Without any block, the list of factors is empty. Then x_0 is all there is: [1.0]."),
+    ],
+    ladder=[
+        "Go through the blocks from the first to the last, and keep a list of weights. Before the first block it is [1.0], for x_0.",
+        "A block multiplies every weight in the list by its factor, and appends 1.0 for its own F.",
+        "weights = [1.0]\nfor factor in factors:\n  weights = [factor * weight for weight in weights] + [1.0]",
+    ],
+)  # fmt: skip
+def path_weights(answer):
+    """function([λ_0, …, λ_(L-1)]): the weights of x_0, F_0, …, F_(L-1) in x_L, where x_(l+1) = λ_l · x_l + F_l."""
+    found, changed = [], None
+    calls = [f"path_weights({_short(factors)})" for factors in FACTORS]
+    for factors, call in zip(FACTORS, calls, strict=True):
+        given = list(factors)
+        found.append(_numbers(answer.run(answer.thing, given, doing=call), call))
+        changed = changed or (call if given != factors else None)
+    right = [weights(factors) for factors in FACTORS]
+    wrong = [number for number in range(len(FACTORS)) if not _alike(found[number], right[number])]
+    hint = ""
+    if wrong:
+        hint = f"Found: {calls[wrong[0]]} gives {_short(found[wrong[0]])}; expected {_short(right[wrong[0]])}.\n{_weight_mistake(found)}"
+    lengths = all(len(mine) == len(theirs) for mine, theirs in zip(found, right, strict=True))
+    few = lengths and not [number for number in wrong if len(FACTORS[number]) < 54]
+    yield "it returns a list of numbers", True, ""
+    yield "for L factors, it returns L + 1 weights", lengths, hint
+    yield "the weights are right for up to six factors, 0 and negative ones among them", few if lengths else None, hint
+    yield "they are right for 54 factors of 0.9, and of 0.5", not wrong if few else None, hint
+    hint = f"Found: after {changed}, the list that was handed over is another one.\nMake a new list; don't write into `factors`."
+    yield "the list of factors stays as it is", not changed, hint
+
+
+def _short(values):
+    """A list as a hint shows it."""
+    text = [f"{value:.4g}" for value in values]
+    if len(text) > 6 and len(set(text)) == 1:
+        return f"[{text[0]}] * {len(text)}"
+    return f"[{', '.join(text if len(text) < 9 else [*text[:3], '…', *text[-2:]])}]"
+
+
+def _weight_mistake(found):
+    for hint, function in WEIGHT_MISTAKES:
+        if all(_alike(mine, function(list(factors))) for mine, factors in zip(found, FACTORS, strict=True)):
+            return hint
+    right = sum(_alike(mine, weights(factors)) for mine, factors in zip(found, FACTORS, strict=True))
+    text = f"It is right for {right} of {len(FACTORS)} lists. " if right else ""
+    return f"{text}Write out x_3 for three factors: x_3 = λ_2 (λ_1 (λ_0 x_0 + F_0) + F_1) + F_2, and multiply it out."
