@@ -17,10 +17,10 @@ from .notebook04 import make_stage, resnet
 from .notebook04_blocks import basic_block, bottleneck
 from .notebook05 import preact_block, preact_bottleneck
 from .notebook06 import paper_depth, plain_block
-from .notebook08 import inception_block, make_identity, resnext_block
+from .notebook08 import inception_block, inception_shortcut, make_identity, resnext_block
 
 __all__ = [
-    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "make_identity", "make_layer", "make_stage",
-    "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
+    "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "inception_shortcut", "make_identity", "make_layer",
+    "make_stage", "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
     "train_transform", "zero_padding",
 ]  # fmt: skip
