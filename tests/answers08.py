@@ -711,8 +711,155 @@ WRONG_IDENTITIES = {
     "a misspelt layer": (lambda block: nn.init.zeros_(block.bn3.weight), "Is `self.bn1` meant?"),
 }
 
+# ---- Inception with a shortcut --------------------------------------------------------------------------------------
+
+
+class Shortcut(nn.Module):
+    """The right block, with places for mistakes."""
+
+    bias, kernel = False, 1
+
+    def __init__(self, i, o, one, three, five, pool):
+        super().__init__()
+        self.paths = self.make_paths(i, one, three, five, pool)
+        self.conv = nn.Conv2d(one + three[1] + five[1] + pool, o, self.kernel, padding=self.kernel // 2, bias=self.bias)
+        self.norm = self.make_norm(o)
+        self.side = self.make_side(i, o)
+        self.also(i, o)
+
+    def also(self, i, o):
+        pass
+
+    def make_paths(self, *channels):
+        return models.InceptionBlock(*channels)
+
+    def make_norm(self, o):
+        return nn.BatchNorm2d(o)
+
+    def make_side(self, i, o):
+        return nn.Identity() if i == o else nn.Sequential(nn.Conv2d(i, o, 1, bias=False), nn.BatchNorm2d(o))
+
+    def residual(self, x):
+        return self.norm(self.conv(self.paths(x)))
+
+    def join(self, y, s):
+        return F.relu(y + s)
+
+    def forward(self, x):
+        return self.join(self.residual(x), self.side(x))
+
+
+shortcut = functools.partial(of, Shortcut)
+
+
+class Flat(nn.Module):
+    """A subclass of nothing: the four paths as learnt in exercise 1, all else in one nn.Sequential."""
+
+    def __init__(self, cin, cout, a, b, c, d):
+        super().__init__()
+        inside = Inception(cin, a, b, c, d)
+        self.f = nn.Sequential(inside, nn.LazyConv2d(cout, 1, bias=False), nn.BatchNorm2d(cout))
+        self.p = None if cin == cout else nn.Sequential(nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout))
+
+    def forward(self, x):
+        return (self.f(x) + (x if self.p is None else self.p(x))).clamp_min(0)
+
+
+class Heir(models.InceptionBlock):
+    """Inherits the paths."""
+
+    def __init__(self, in_channels, out_channels, one, three, five, pool):
+        super().__init__(in_channels, one, three, five, pool)
+        self.last = nn.Sequential(nn.Conv2d(one + three[-1] + five[-1] + pool, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.side = nn.Sequential()
+        if in_channels != out_channels:
+            self.side.extend([nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)])
+
+    def forward(self, x):
+        return torch.relu(self.last(super().forward(x)).add_(self.side(x)))
+
+
+class Summed(Shortcut):
+    """The 1×1 convolution cut into four, one for each path: joining and convolving is a sum."""
+
+    def residual(self, x):
+        outputs = [self.paths.one(x), self.paths.three(x), self.paths.five(x), self.paths.pool(x)]
+        weights = self.conv.weight.split([out.shape[1] for out in outputs], dim=1)
+        return self.norm(sum(F.conv2d(out, weight) for out, weight in zip(outputs, weights, strict=True)))
+
+
+RIGHT_SHORTCUT = {
+    "as taught": Shortcut,
+    "in one Sequential": Flat,
+    "a subclass of the Inception block": Heir,
+    "shortcut first": shortcut(forward=lambda self, x: F.relu(self.side(x) + self.residual(x))),
+    "the convolution in four": Summed,
+    "a subclass of BatchNorm2d": shortcut(make_norm=lambda self, o: MyBatchNorm(o)),
+    "BN by hand": shortcut(make_norm=lambda self, o: NormByHand(o)),
+    "γ of the last BN 0": shortcut(also=lambda self, i, o: nn.init.zeros_(self.norm.weight)),
+    "a function that makes it": lambda i, o, one, three, five, pool: Shortcut(i, o, one, three, five, pool),
+}
+
+
+def ends(function):
+    return shortcut(join=lambda self, y, s: function(y, s))
+
+
+def joined_otherwise(self, x):
+    p = self.paths
+    return self.norm(self.conv(torch.cat([p.pool(x), p.one(x), p.three(x), p.five(x)], 1)))
+
+
+def without_widening(self, x):
+    y = self.paths(x)
+    return F.relu(y + x) if y.shape == x.shape else F.relu(self.residual(x) + self.side(x))
+
+
+WRONG_SHORTCUT = {
+    "no 1×1 after the paths": (shortcut(forward=without_widening), "goes through a 1×1 convolution to out_channels"),
+    "the paths' outputs added": (shortcut(forward=lambda self, x: F.relu(self.paths(x) + self.side(x))), "must have the same shape"),
+    "no shortcut": (ends(lambda y, s: F.relu(y)), "The shortcut is not added"),
+    "ReLU before the addition": (ends(lambda y, s: F.relu(y) + s), "The ReLU is applied to the residual before the addition"),
+    "a ReLU on both": (ends(lambda y, s: F.relu(F.relu(y) + s)), "The ReLU is applied to the residual before the addition"),
+    "no last ReLU": (ends(lambda y, s: y + s), "The ReLU after the addition is missing"),
+    "GELU": (ends(lambda y, s: F.gelu(y + s)), "After the addition stands a GELU"),
+    "joined with x": (ends(lambda y, s: F.relu(torch.cat([y, s], 1))), "here they are added"),
+    "multiplied": (ends(lambda y, s: F.relu(y * s)), "The shortcut is multiplied"),
+    "added twice": (ends(lambda y, s: F.relu(y + s + s)), "The shortcut is added twice"),
+    "scaled": (ends(lambda y, s: F.relu(0.1 * y + s)), "is scaled by 0.1"),
+    "detached shortcut": (ends(lambda y, s: F.relu(y + s.detach())), "The shortcut is cut off"),
+    "detached paths": (ends(lambda y, s: F.relu(y.detach() + s)), "The main path is cut off"),
+    "no BN after the 1×1": (shortcut(make_norm=lambda self, o: nn.Identity()), "No BN reads what `conv` gives"),
+    "ReLU before the last BN": (
+        shortcut(residual=lambda self, x: self.norm(F.relu(self.conv(self.paths(x))))),
+        "A ReLU stands between the last 1×1 convolution and its BN",
+    ),
+    "bias": (shortcut(bias=True), "Set bias=False"),
+    "a 3×3 after the paths": (shortcut(kernel=3), "are 1×1"),
+    "projection everywhere": (
+        shortcut(make_side=lambda self, i, o: nn.Sequential(nn.Conv2d(i, o, 1, bias=False), nn.BatchNorm2d(o))),
+        "the shortcut is the identity: add x itself",
+    ),
+    "no projection": (shortcut(make_side=lambda self, i, o: nn.Identity()), "is x itself here, but this block changes the shape"),
+    "projection without BN": (
+        shortcut(make_side=lambda self, i, o: nn.Identity() if i == o else nn.Conv2d(i, o, 1, bias=False)),
+        "No BN reads what `side` gives",
+    ),
+    "another order": (shortcut(residual=joined_otherwise), "joined in another order than in InceptionBlock"),
+    "the paths read ReLU(x)": (shortcut(residual=lambda self, x: Shortcut.residual(self, F.relu(x))), "they read x itself"),
+    "in place on x": (shortcut(forward=lambda self, x: Shortcut.forward(self, x.relu_())), "Something works in place on x"),
+    "eval() inside": (shortcut(forward=lambda self, x: Shortcut.forward(self.eval(), x)), "must not call .train() or .eval()"),
+    "one convolution for both": (
+        shortcut(make_side=lambda self, i, o: nn.Identity() if i == o else nn.Sequential(self.conv, nn.BatchNorm2d(o))),
+        "one + three[1] + five[1] + pool",
+    ),
+    "no out_channels": (lambda in_channels, one, three, five, pool: None, "with the same names, order and defaults"),
+    "no return": (shortcut(forward=lambda self, x: None), "Its last line needs `return`"),
+}
+
 EXERCISES = {
     checks.inception_block: (RIGHT_INCEPTION, WRONG_INCEPTION),
     checks.resnext_block: (RIGHT_RESNEXT, WRONG_RESNEXT),
     checks.make_identity: (RIGHT_IDENTITIES, WRONG_IDENTITIES),
+    checks.inception_shortcut: (RIGHT_SHORTCUT, WRONG_SHORTCUT),
 }

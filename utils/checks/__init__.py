@@ -18,7 +18,7 @@ from .notebook04 import make_stage, resnet  # noqa: F401
 from .notebook04_blocks import bottleneck  # noqa: F401
 from .notebook05 import path_weights, preact_block, preact_bottleneck  # noqa: F401
 from .notebook06 import paper_depth, plain_block, plain_identity  # noqa: F401
-from .notebook08 import inception_block, make_identity, resnext_block  # noqa: F401
+from .notebook08 import inception_block, inception_shortcut, make_identity, resnext_block  # noqa: F401
 from .notebook09 import filter_normalised, grad_cam, skip_block  # noqa: F401
 
 __all__ = sorted(EXERCISES)

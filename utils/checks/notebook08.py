@@ -1,4 +1,4 @@
-"""Checks of notebook 08: the Inception block, the block of ResNeXt, and the identity."""
+"""Checks of notebook 08: the Inception block, without and with a shortcut, the block of ResNeXt, and the identity."""
 
 import copy
 import itertools
@@ -652,3 +652,134 @@ def make_identity(answer):
 def _same_numbers(before, block):
     """Whether all weights and biases are as before (running statistics may have moved)."""
     return all(torch.equal(before[key], value) for key, value in block.named_parameters())
+
+
+# ---- Inception with a shortcut --------------------------------------------------------------------------------------
+
+
+class InceptionShortcut(nn.Module):
+    """The project's own."""
+
+    def __init__(self, in_channels, out_channels, one, three, five, pool):
+        super().__init__()
+        self.paths = blocks.InceptionBlock(in_channels, one, three, five, pool)
+        self.conv = nn.Conv2d(one + three[1] + five[1] + pool, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x):
+        return relu(_widened(self, x) + self.shortcut(x))
+
+
+def _widened(r, x, paths=None):
+    return r.bn(r.conv((paths or r.paths)(x)))
+
+
+def _shortcut_mistakes():
+    mains = [
+        (None, _widened),
+        ("A ReLU stands between the last 1×1 convolution and its BN: none does.", lambda r, x: r.bn(relu(r.conv(r.paths(x))))),
+        ("The four paths read ReLU(x): they read x itself.", lambda r, x: _widened(r, relu(x))),
+    ]
+    for order in itertools.permutations(range(4)):
+        if order != (0, 1, 2, 3):
+            mains.append((
+                "The paths are joined in another order than in InceptionBlock: 1×1, 3×3, 5×5, pooling.",
+                lambda r, x, order=order: r.bn(r.conv(torch.cat([_four(r.paths, x)[n] for n in order], 1))),
+            ))  # fmt: skip
+    ends = [
+        (None, relu),
+        ("The ReLU after the addition is missing.", same),
+        *[(f"After the addition stands {name}: the block ends with a ReLU.", act) for name, act in OTHER_ACTIVATIONS.items()],
+    ]
+    axes = [mains, joins("ReLU(F(x) + shortcut(x))"), ends]
+    yield from combine(axes, lambda main, join, end: lambda r, x: end(join(main(r, x), r.shortcut(x))), 1)
+    yield from combine([mains[:3], axes[1], ends[:2]], lambda main, join, end: lambda r, x: end(join(main(r, x), r.shortcut(x))), 2)
+    yield (
+        "The shortcut begins after the four paths: it is added to x itself, or to its projection.",
+        lambda r, x: relu(_widened(r, x) + r.paths(x)),
+    )
+    yield "The ReLU works on x before the block: both ways read x itself.", lambda r, x: relu(_widened(r, relu(x)) + r.shortcut(relu(x)))
+    yield (
+        "The result is scaled by 0.1 before the addition: here BN takes care of that.",
+        lambda r, x: relu(0.1 * _widened(r, x) + r.shortcut(x)),
+    )
+    yield from cuts(lambda r, x: (_widened(r, x), r.shortcut(x)), lambda f, s: relu(f + s))
+
+
+def _shortcut_cases():
+    for arguments, *shapes in (
+        ((16, 16, 8, (6, 12), (2, 4), 3), (2, 16, 8, 7), (1, 16, 6, 6)),
+        ((5, 9, 4, (3, 7), (6, 2), 8), (3, 5, 5, 9), (1, 5, 3, 4)),
+        ((12, 6, 1, (9, 3), (2, 7), 4), (2, 12, 6, 5)),
+        ((15, 15, 4, (5, 6), (2, 3), 2), (2, 15, 5, 6)),  # as many channels come out of the paths as go in
+        ((24, 32, 16, (10, 14), (4, 8), 6), (2, 24, 4, 5)),
+    ):
+        yield Case("InceptionShortcut", arguments, {}, [lambda a=arguments: InceptionShortcut(*a)], shapes)
+
+
+NO_WIDENING = (
+    "What the four paths give goes through a 1×1 convolution to out_channels and a BN. It makes the channels fit, and since no ReLU "
+    "follows it, F(x) may be negative."
+)
+
+
+def _shortcut_missing(step):
+    if step.kind == "norm":
+        return "Six BNs in the Inception block, one after the last 1×1 convolution, and one after the projection."
+    return NO_WIDENING + " And wherever in_channels != out_channels, a 1×1 convolution is the shortcut."
+
+
+def _shortcut_extra(step):
+    if step.kind == "norm":
+        return "One BN after each convolution, and no other."
+    if step.weight.shape[2:] == (1, 1):
+        return "Where in_channels == out_channels, the shortcut is the identity: add x itself."
+    return "Besides the Inception block there are the 1×1 convolution after it and, where the channels change, that of the shortcut."
+
+
+@exercise(
+    "8.4",
+    "InceptionShortcut",
+    finished=lambda: InceptionShortcut,
+    causes=[
+        (r"Sizes of tensors must match", _join),
+        (r"running_mean should contain", "The last BN has out_channels channels, as the convolution before it."),
+        (r"incompatible function arguments|must be \(?(int|tuple)|unsupported operand type.*'tuple'|received an invalid|"
+         r"'(int|tuple)' object is not (subscriptable|callable)",
+         "`three` and `five` are pairs, as in InceptionBlock: three[1] and five[1] channels come out of these paths."),
+        (r"to have \d+ channels, but got \d+ channels",
+         "The last 1×1 convolution reads all that the four paths give, one + three[1] + five[1] + pool channels; that of the shortcut "
+         "reads x."),
+    ],
+    ladder=[
+        "It is a residual block whose F is your InceptionBlock, a 1×1 convolution and a BN.",
+        "__init__: self.paths = InceptionBlock(in_channels, one, three, five, pool); a 1×1 convolution without bias from one + three[1] + "
+        "five[1] + pool to out_channels; its BN; the shortcut: nn.Identity(), or 1×1 convolution and BN where the channels differ.",
+        "forward: return F.relu(self.bn(self.conv(self.paths(x))) + self.shortcut(x))",
+    ],
+)  # fmt: skip
+def inception_shortcut(answer):
+    """cls(in_channels, out_channels, one, three, five, pool): ReLU(F(x) + shortcut(x)), F = Inception block, 1×1 convolution, BN."""
+    claims = {
+        "runs": "it is built and called without an error, for five choices of channels",
+        "shape": "(N, in_channels, H, W) becomes (N, out_channels, H, W)",
+        "layers": "the six convolutions of the Inception block and one 1×1 after it; where the channels change, one more on the shortcut; "
+        "a BN after each, and no bias",
+        "order": "the output is ReLU(F(x) + shortcut(x)), with F = Inception block, 1×1 convolution, BN",
+    }
+    advice = {
+        "kernel": "The convolution after the four paths and that of the shortcut are 1×1.",
+        "padding": "A 1×1 convolution needs no padding.",
+        "stride": "All strides are 1: height and width stay as they are.",
+        "groups": "No convolution has groups here.",
+        "in": "The last 1×1 convolution reads one + three[1] + five[1] + pool channels; that of the shortcut reads in_channels.",
+        "out": "out_channels come out of the last 1×1 convolution and of the shortcut.",
+        "extra": _shortcut_extra,
+        "missing": _shortcut_missing,
+        "bias": lambda right, wrong: "Set bias=False: the BN after a convolution subtracts any bias again.",
+    }
+    yield from network(answer, list(_shortcut_cases()), claims, _Lazy(_shortcut_mistakes), advice)
