@@ -37,7 +37,7 @@ RECIPES = {  # sizes: of the images in each part of the training, as many epochs
 
 
 class Run:
-    """Trainings of one network with one recipe on one data set; `compiled` and `warm up` once, then `train` for each seed."""
+    """Trainings of one network with one recipe on one data set; compiles and warms up once, then `train` with each seed."""
 
     def __init__(self, dataset, device, recipe, compiled):
         self.dataset, self.device, self.recipe = dataset, device, recipe
@@ -49,8 +49,18 @@ class Run:
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["smoothing"])
         start = time.perf_counter()
         if compiled:
-            self.trained = compile_or_not(self.model)
-        self.note = self.warm_up()
+            self.trained = torch.compile(self.model, dynamic=False)
+        try:
+            self.rates = self.warm_up()
+        except Exception as error:  # no Triton, no C compiler, an unknown GPU: torch.compile raises all kinds, at the first call
+            if not compiled:
+                raise
+            print(
+                f"NOTE: torch.compile does not work here ({type(error).__name__}: {str(error).split(chr(10))[0][:150]}): going on without it."
+            )
+            torch._dynamo.reset()
+            self.trained = self.model
+            self.rates = self.warm_up()
         self.seconds_before = self.now() - start
 
     def network(self, seed):
@@ -109,26 +119,10 @@ class Run:
         return {"seconds": end - start, "accuracy": accuracies[0], "six_views": accuracies[1], "seconds_of_testing": self.now() - end}
 
 
-def compile_or_not(model):
-    """The compiled model, or the model itself, with a line that says why, where there is no compiler or it fails."""
-    try:
-        compiled = torch.compile(model, dynamic=False)
-        device = next(model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            compiled(torch.zeros(64, 3, 32, 32, device=device)).sum().backward()
-        model.zero_grad()
-        return compiled
-    except Exception as error:  # no Triton, no C compiler, an unknown GPU: torch raises all kinds
-        print(f"NOTE: torch.compile does not work here ({type(error).__name__}: {str(error).splitlines()[0][:150]}): going on without it.")
-        torch._dynamo.reset()
-        model.zero_grad()
-        return model
-
-
 def measure(dataset, device, recipe, seeds, compiled):
     """Train with each seed and print what comes out; returns what is written down."""
     run = Run(dataset, device, recipe, compiled)
-    rates = ", ".join(f"{rate:,.0f} images/s at {size}×{size}" for size, rate in run.note.items())
+    rates = ", ".join(f"{rate:,.0f} images/s at {size}×{size}" for size, rate in run.rates.items())
     print(f"{dataset.name}: compiled and warmed up in {run.seconds_before:.1f} s; {rates}", flush=True)
     rows = []
     for seed in range(seeds):
@@ -167,7 +161,7 @@ def parse(arguments):
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile; unless told: on a GPU, not on a CPU")
     change = parser.add_argument_group("what is trained; with any of these, nothing is written down")
-    change.add_argument("--images", type=int, help="only the first so many training images")
+    change.add_argument("--images", type=int, help="only the first so many images, of training and test")
     change.add_argument("--epochs", type=int)
     change.add_argument("--widths", type=int, nargs=3)
     change.add_argument("--branch", type=int, help="convolutions in a residual branch")
@@ -195,7 +189,8 @@ def main(arguments=None):
         recipe = RECIPES[name] | changed
         dataset = data.load(name, fallback=False)
         if options.images:
-            dataset = data.Dataset(name, dataset.train[: options.images], dataset.test, dataset.classes)
+            parts = dataset.train[: options.images], dataset.test[: options.images]
+            dataset = data.Dataset(name, *parts, dataset.classes)
         row = measure(dataset, device, recipe, options.seeds, compiled)
         accuracy, seconds = TARGETS.get((name, device.type), (1, 0))
         reached = row["mean_six_views"] >= accuracy and row["mean_seconds"] <= seconds

@@ -364,7 +364,7 @@ class BatchLoader:
     augment: an Augment for training; None only normalises, with Augment's mean and std.
     size: resize each batch to size×size pixels (bilinear, antialiased) on the device before anything else. A tuple has the size of each
     epoch, and the last of them holds for all further ones (progressive resolution; notebook 10).
-    ahead: how many batches are augmented at once. A GPU is used best by a whole epoch, if its memory holds it: 1.2 GB with CIFAR.
+    ahead: how many batches are augmented at once. A GPU is used best by a whole epoch, if its memory holds it: 2 GB with CIFAR.
     drop_last: leave out a last batch that is not full (an only batch is kept). For training: batch norm cannot learn from a batch
     of one image, and all steps have one shape.
 

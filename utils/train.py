@@ -216,9 +216,9 @@ def sgd_three_rates(model, lr, steps, warmup=0, weight_decay=1e-4):
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers, each for some of a model's parameters, that are used like one: `epoch`, a scheduler and a checkpoint see all groups."""
+    """Several optimizers, each for some of a model's parameters, used like one: `epoch`, schedulers and checkpoints see all groups."""
 
-    def __init__(self, *optimizers):  # the base class would want parameters of its own; schedulers ask only for the type
+    def __init__(self, *optimizers):  # the base class would want parameters of its own; schedulers ask for no more than the type
         self.optimizers = optimizers
         self.defaults = {}
 
