@@ -55,9 +55,8 @@ class Run:
         except Exception as error:  # no Triton, no C compiler, an unknown GPU: torch.compile raises all kinds, at the first call
             if not compiled:
                 raise
-            print(
-                f"NOTE: torch.compile does not work here ({type(error).__name__}: {str(error).split(chr(10))[0][:150]}): going on without it."
-            )
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:150]}"
+            print(f"NOTE: torch.compile does not work here ({reason}): going on without it.")
             torch._dynamo.reset()
             self.trained = self.model
             self.rates = self.warm_up()
@@ -68,8 +67,8 @@ class Run:
         model = fast.FastNet(len(self.dataset.classes), self.recipe["widths"], self.recipe["branch"])
         return model.to(self.device, memory_format=train.precision(self.device).memory_format)
 
-    def loader(self, split, seed, sizes, augment=True):
-        augment = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect") if augment else None
+    def loader(self, split, seed, sizes):
+        augment = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
         ahead = len(split) // self.batch if self.device.type == "cuda" else 1
         return data.BatchLoader(
             split, self.batch, augment, shuffle=True, seed=seed, device=self.device, size=sizes, drop_last=True, ahead=ahead
