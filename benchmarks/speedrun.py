@@ -30,10 +30,6 @@ TARGETS = {
     ("cifar100", "cuda"): (0.75, 30),
     ("cifar100", "cpu"): (0.75, 7200),
 }
-RECIPES = {  # sizes: of the images in each part of the training, as many epochs each
-    "cifar10": {"epochs": 9, "widths": (64, 256, 256), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
-    "cifar100": {"epochs": 18, "widths": (128, 384, 512), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
-}  # fmt: skip
 
 
 class Run:
@@ -42,8 +38,7 @@ class Run:
     def __init__(self, dataset, device, recipe, compiled):
         self.dataset, self.device, self.recipe = dataset, device, recipe
         self.batch = min(recipe["batch"], len(dataset.train))
-        epochs, sizes = recipe["epochs"], recipe["sizes"]
-        self.sizes = tuple(sizes[number * len(sizes) // epochs] for number in range(epochs))
+        self.sizes = fast.by_epoch(recipe["sizes"], recipe["epochs"])
         self.model = self.network(seed=0)
         self.trained = self.model  # what is called in training: the same parameters, perhaps compiled
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["smoothing"])
@@ -67,20 +62,16 @@ class Run:
         model = fast.FastNet(len(self.dataset.classes), self.recipe["widths"], self.recipe["branch"])
         return model.to(self.device, memory_format=train.precision(self.device).memory_format)
 
-    def loader(self, split, seed, sizes):
-        augment = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
-        ahead = len(split) // self.batch if self.device.type == "cuda" else 1
-        return data.BatchLoader(
-            split, self.batch, augment, shuffle=True, seed=seed, device=self.device, size=sizes, drop_last=True, ahead=ahead
-        )
+    def whiten(self):
+        self.model.whiten(data.Augment().normalise(self.dataset.train.images[:5000].to(self.device)))
 
     def warm_up(self):
-        """Two steps at each size of the images; returns the images a second of the last steps, by size."""
+        """Some steps at each size of the images; returns the images a second of the last steps, by size."""
         few = self.dataset.train[: 2 * self.batch if self.device.type == "cuda" else min(self.batch, 500)]
         found = {}
         for size in dict.fromkeys(self.sizes):
-            loader = self.loader(few, 0, (None if size == 32 else size,))
-            self.model.whiten(next(iter(loader))[0])
+            loader = fast.loader(few, self.batch, (size,), 0, self.device)
+            self.whiten()
             optimizer, scheduler = fast.muon_recipe(self.model, 2 * len(loader), self.batch)
             for _ in range(2):
                 start = self.now()
@@ -96,12 +87,11 @@ class Run:
 
     def train(self, seed, label):
         """Train with this seed; returns {seconds, accuracy, accuracy_six_views, seconds_of_testing}."""
-        loader = self.loader(self.dataset.train, seed, tuple(None if size == 32 else size for size in self.sizes))
-        images = data.BatchLoader(self.dataset.train[:5000], 5000, device=self.device)
+        loader = fast.loader(self.dataset.train, self.batch, self.sizes, seed, self.device)
         tests = data.BatchLoader(self.dataset.test, min(self.batch, 2000), device=self.device)
         start = self.now()
         self.model.load_state_dict(self.network(seed).state_dict())  # the compiled network is of these very parameters
-        self.model.whiten(next(iter(images))[0])
+        self.whiten()
         epochs = self.recipe["epochs"]
         optimizer, scheduler = fast.muon_recipe(self.model, epochs * len(loader), self.batch, self.recipe["lr"])
         for number in range(1, epochs + 1):
@@ -155,7 +145,7 @@ def line(name, row):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Time to a given test accuracy.")
-    parser.add_argument("--data", nargs="+", choices=list(RECIPES), default=["cifar10"])
+    parser.add_argument("--data", nargs="+", choices=list(fast.RECIPES), default=["cifar10"])
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile; unless told: on a GPU, not on a CPU")
@@ -184,8 +174,8 @@ def main(arguments=None):
     compiled = device.type == "cuda" if options.compile is None else options.compile
     path = RESULTS / "speedrun.json"
     for name in options.data:
-        changed = {key: value for key in RECIPES[name] if (value := getattr(options, key)) is not None}
-        recipe = RECIPES[name] | changed
+        changed = {key: value for key in fast.RECIPES[name] if (value := getattr(options, key)) is not None}
+        recipe = fast.RECIPES[name] | changed
         dataset = data.load(name, fallback=False)
         if options.images:
             parts = dataset.train[: options.images], dataset.test[: options.images]

@@ -13,13 +13,14 @@ import answers04
 import answers05
 import answers06
 import answers08
+import answers10
 import pytest
 import torch
 
 from utils import checks, models
 
 ALL = os.environ.get("RESNET_ANSWERS") == "all"  # `make test-answers`; else some of each exercise, spread over the list
-MODULES = (answers01, answers02, answers03, answers04, answers05, answers06, answers08)
+MODULES = (answers01, answers02, answers03, answers04, answers05, answers06, answers08, answers10)
 EXERCISES = {check: answers for module in MODULES for check, answers in module.EXERCISES.items()}
 
 

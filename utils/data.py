@@ -411,7 +411,7 @@ class BatchLoader:
         for start in range(0, len(self) * self.batch_size, step):
             part = slice(start, min(start + step, len(self) * self.batch_size))
             images, labels = (x[part] if order is None else x[order[part]] for x in (self.split.images, self.split.labels))
-            if size:
+            if size and images.shape[2:] != (size, size):
                 images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
             images = self.augment(images, draws[part]) if self.augment else Augment().normalise(images)
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)

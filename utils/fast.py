@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import train
+from . import data, train
 
 # ---- the network ----------------------------------------------------------------------------------------------------
 
@@ -173,6 +173,27 @@ def muon_recipe(model, steps, batch_size, lr=0.24, bias_lr=0.053, head_lr=0.67, 
         return max(0.0, 1 - step / early)
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, [falling, falling, falling_early, falling])
+
+
+# ---- the whole --------------------------------------------------------------------------------------------------------
+
+RECIPES = {  # sizes: of the images, from the first epochs to the last, as many epochs each
+    "cifar10": {"epochs": 9, "widths": (64, 256, 256), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
+    "cifar100": {"epochs": 18, "widths": (128, 384, 512), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
+}  # fmt: skip
+TURNS = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
+
+
+def by_epoch(sizes, epochs):
+    """The size of the images in each epoch: (24, 32, 32), 6 -> (24, 24, 32, 32, 32, 32)."""
+    return tuple(sizes[number * len(sizes) // epochs] for number in range(epochs))
+
+
+def loader(split, batch_size, sizes, seed, device):
+    """The loader of the recipe; on a GPU it augments a whole epoch at once. sizes: one for each epoch."""
+    device = torch.device(device)
+    ahead = max(1, len(split) // batch_size) if device.type == "cuda" else 1
+    return data.BatchLoader(split, batch_size, TURNS, shuffle=True, seed=seed, device=device, size=sizes, drop_last=True, ahead=ahead)
 
 
 # ---- at test time ---------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from .notebook04_blocks import basic_block, bottleneck
 from .notebook05 import preact_block, preact_bottleneck
 from .notebook06 import paper_depth, plain_block
 from .notebook08 import inception_block, make_identity, resnext_block
+from .notebook10 import orthogonalise, whitening
 
 __all__ = [
     "basic_block", "batch_norm", "bottleneck", "cnn", "dropout", "epoch", "inception_block", "make_identity", "make_layer", "make_stage",
-    "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
-    "train_transform", "zero_padding",
+    "orthogonalise", "paper_depth", "plain_block", "preact_block", "preact_bottleneck", "residual_block", "resnet", "resnet25", "resnext_block",
+    "train_transform", "whitening", "zero_padding",
 ]  # fmt: skip
