@@ -283,23 +283,33 @@ class Augment:
 
     The same as torchvision's RandomHorizontalFlip(flip), RandomRotation(rotate) (nearest neighbour, black corners),
     RandomCrop(size, padding=crop_padding) and Normalize(mean, std), in this order, in one pass over the pixels.
-    flip: probability; rotate: largest angle in degrees; crop_padding: pixels.
+    flip: probability, or "alternating": half of the images in the first epoch, the others in the second, and so on by turns, so that
+    each image and its mirror image are seen equally often (Jordan 2024; notebook 10). rotate: largest angle in degrees.
+    crop_padding: pixels. padding_mode: what is in them, "constant" (black) or "reflect", as in RandomCrop.
     """
 
-    flip: float = 0.5
+    flip: float | str = 0.5
     rotate: float = 15
     crop_padding: int = 4
     mean: float | tuple = 0.5
     std: float | tuple = 0.5
+    padding_mode: str = "constant"
 
     def __post_init__(self):
-        if not (0 <= self.flip <= 1 and 0 <= self.rotate <= 180 and self.crop_padding >= 0):
-            raise ValueError(f"flip must be from 0 to 1, rotate from 0 to 180 and crop_padding at least 0, got {self}")
+        if not ((self.alternating or 0 <= self.flip <= 1) and 0 <= self.rotate <= 180 and self.crop_padding >= 0):
+            raise ValueError(f'flip must be from 0 to 1 or "alternating", rotate from 0 to 180 and crop_padding at least 0, got {self}')
+        if self.padding_mode not in ("constant", "reflect"):
+            raise ValueError(f'padding_mode must be "constant" or "reflect", got {self.padding_mode!r}')
+
+    @property
+    def alternating(self):
+        return self.flip == "alternating"
 
     def draw(self, n, rng):
         """What happens to each of n images, (n, 4) float32: flipped or not, angle in degrees, down and right shift in pixels."""
         shift = rng.integers(-self.crop_padding, self.crop_padding + 1, (n, 2))
-        flips, angles = rng.random(n) < self.flip, rng.uniform(-self.rotate, self.rotate, n)
+        flips = rng.random(n) < (0.5 if self.alternating else self.flip)  # which turn an image has is known to the loader alone
+        angles = rng.uniform(-self.rotate, self.rotate, n)
         return torch.from_numpy(np.column_stack([flips, angles, shift]).astype(np.float32))
 
     def __call__(self, images, draws):
@@ -313,8 +323,7 @@ class Augment:
         pixels = padded.view(-1, c).index_select(0, position.view(-1))
         return self.normalise(pixels.view(n, h, w, c).permute(0, 3, 1, 2))
 
-    @staticmethod
-    def _source(draws, h, w):
+    def _source(self, draws, h, w):
         """For each pixel of the result, where it comes from: (N, H, W) int32, an index into an image with a border of 1.
 
         The steps are undone from last to first: shift, then rotation about the centre, then flip. A coordinate of the
@@ -326,6 +335,8 @@ class Augment:
         cos, sin, mirror = torch.cos(radians), torch.sin(radians), 1 - 2 * flip
         row = torch.arange(h, device=draws.device) - down  # position in the rotated image
         column = torch.arange(w, device=draws.device) - right
+        if self.padding_mode == "reflect":  # at the first and the last pixel, which are not repeated
+            row, column = (h - 1) - ((h - 1) - row.abs()).abs(), (w - 1) - ((w - 1) - column.abs()).abs()
         row_outside, column_outside = (row < 0) | (row >= h), (column < 0) | (column >= w)
         y, x = row - (h - 1) / 2, column - (w - 1) / 2
         far = 4 * (h + w)  # the padding of the crop: sent beyond every edge
@@ -351,7 +362,9 @@ class BatchLoader:
     """Batches of (float images, labels) from a split that lies in memory on `device`.
 
     augment: an Augment for training; None only normalises, with Augment's mean and std.
-    size: resize each batch to size×size pixels (bilinear, antialiased) on the device before anything else.
+    size: resize each batch to size×size pixels (bilinear, antialiased) on the device before anything else. A tuple has the size of each
+    epoch, and the last of them holds for all further ones (progressive resolution; notebook 10).
+    ahead: how many batches are augmented at once. A GPU is used best by a whole epoch, if its memory holds it: 2 GB with CIFAR.
     drop_last: leave out a last batch that is not full (an only batch is kept). For training: batch norm cannot learn from a batch
     of one image, and all steps have one shape.
 
@@ -359,14 +372,17 @@ class BatchLoader:
     the same on every device. `len(loader)` is the number of batches. Raises ValueError for what it cannot use.
     """
 
-    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None, drop_last=False):
+    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None, drop_last=False, ahead=1):
         if batch_size < 1 or len(split) == 0:
             raise ValueError(f"needs images and a batch size of at least 1, got {len(split)} images, batch size {batch_size}")
-        if size is not None and size < 1:
+        sizes = size if isinstance(size, tuple) else (size,)
+        if not sizes or any(each is not None and each < 1 for each in sizes):
             raise ValueError(f"size must be at least 1 pixel, got {size}")
+        if ahead < 1:
+            raise ValueError(f"ahead must be at least 1 batch, got {ahead}")
         self.split = Split(split.images.to(device), split.labels.to(device))
         self.batch_size, self.augment, self.shuffle, self.seed, self.size = batch_size, augment, shuffle, seed, size
-        self.device, self.drop_last = self.split.labels.device, drop_last
+        self.device, self.drop_last, self.ahead = self.split.labels.device, drop_last, ahead
         self.epoch = 0
 
     def __len__(self):
@@ -381,14 +397,21 @@ class BatchLoader:
         }  # fmt: skip
 
     def __iter__(self):
-        n, rng = len(self.split), np.random.default_rng([self.seed, self.epoch])
+        n, number, rng = len(self.split), self.epoch, np.random.default_rng([self.seed, self.epoch])
+        size = self.size[min(number, len(self.size) - 1)] if isinstance(self.size, tuple) else self.size
         self.epoch += 1
         # The draws of a whole epoch travel to the device at once (1.6 MB for 50,000 images), not batch by batch.
-        order = torch.from_numpy(rng.permutation(n)).to(self.device) if self.shuffle else None
-        draws = self.augment.draw(n, rng).to(self.device) if self.augment else None
-        for number in range(len(self)):
-            batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            images, labels = (x[batch] if order is None else x[order[batch]] for x in (self.split.images, self.split.labels))
-            if self.size:
-                images = F.interpolate(images.float(), (self.size, self.size), mode="bilinear", antialias=True)
-            yield self.augment(images, draws[batch]) if self.augment else Augment().normalise(images), labels
+        order = rng.permutation(n) if self.shuffle else np.arange(n)
+        draws = self.augment.draw(n, rng) if self.augment else None
+        if self.augment and self.augment.alternating:
+            first = np.random.default_rng([self.seed, n]).random(n) < 0.5  # of each image, whatever the order
+            draws[:, 0] = torch.from_numpy(first ^ bool(number % 2))[order]
+        order, draws = (None if x is None else x.to(self.device) for x in (torch.from_numpy(order) if self.shuffle else None, draws))
+        step = self.ahead * self.batch_size
+        for start in range(0, len(self) * self.batch_size, step):
+            part = slice(start, min(start + step, len(self) * self.batch_size))
+            images, labels = (x[part] if order is None else x[order[part]] for x in (self.split.images, self.split.labels))
+            if size and images.shape[2:] != (size, size):
+                images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+            images = self.augment(images, draws[part]) if self.augment else Augment().normalise(images)
+            yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)

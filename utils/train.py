@@ -76,13 +76,16 @@ def precision(device):
 
     bfloat16 needs a GPU that has it in hardware (compute capability 8.0 on: a T4 only emulates it, and has no such convolutions).
     channels_last is the faster order for convolutions on CUDA and on the CPU; on MPS it made batch norm wrong (pytorch#175189).
-    RESNET_PRECISION=float32 in the environment switches both off.
+    RESNET_PRECISION=float32 in the environment switches both off; bfloat16 takes it on a CPU, too (almost twice as fast on one that
+    multiplies it in hardware: avx512_bf16 or amx_bf16 among its flags; slower on any other).
     """
     chosen = os.environ.get("RESNET_PRECISION", "auto")
-    if chosen not in ("auto", "float32"):
-        raise ValueError(f"RESNET_PRECISION must be auto or float32, got {chosen!r}")
+    if chosen not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"RESNET_PRECISION must be auto, float32 or bfloat16, got {chosen!r}")
     if chosen == "float32" or device.type not in ("cpu", "cuda"):
         return Precision()
+    if chosen == "bfloat16":
+        return Precision(torch.bfloat16, torch.channels_last)
     has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return Precision(torch.bfloat16 if has_bfloat16 else torch.float32, torch.channels_last)
 
@@ -126,6 +129,7 @@ def fit(
 ):  # fmt: skip
     """Train for `epochs` passes over train_loader, evaluate on val_loader after each; returns the History.
 
+    val_loader: None where nothing is held out: the History then has None for loss and accuracy in validation.
     criterion: cross-entropy unless given. scheduler: stepped once a batch. label: name of the run in the printed lines.
     verbose: print a line for each epoch; otherwise one line for the whole run, at its end.
     tensorboard: folder to write scalars to, for `make tensorboard`; nothing is written without it.
@@ -146,7 +150,8 @@ def fit(
         if verbose or number == epochs:
             t_loss, t_accuracy, v_loss, v_accuracy, _ = (series[number - 1] for series in vars(history).values())
             here = f"{label} {number}/{epochs}".lstrip()
-            print(f"{here} | T loss {t_loss:.3f} accuracy {t_accuracy:5.1%} | V loss {v_loss:.3f} accuracy {v_accuracy:5.1%}")
+            of_validation = f" | V loss {v_loss:.3f} accuracy {v_accuracy:5.1%}" if val_loader else ""
+            print(f"{here} | T loss {t_loss:.3f} accuracy {t_accuracy:5.1%}{of_validation}")
 
     for number in range(1, len(history) + 1):  # a run that was stopped ends with the same lines as one that was not
         report(number)
@@ -156,12 +161,13 @@ def fit(
             start = time.perf_counter()
             here = f"{label} {number}/{epochs} ".lstrip()
             train_loss, train_accuracy = epoch(model, train_loader, criterion, optimizer, scheduler=scheduler, label=here)
-            val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here)
+            val_loss, val_accuracy = epoch(model, val_loader, criterion, label=here) if val_loader else (None, None)
             history.append(train_loss, train_accuracy, val_loss, val_accuracy, time.perf_counter() - start)
             report(number)
             if writer:
                 for name, series in vars(history).items():
-                    writer.add_scalar(name, series[-1], number)
+                    if series[-1] is not None:
+                        writer.add_scalar(name, series[-1], number)
             keeper.save(history)
     except KeyboardInterrupt:
         keeper.interrupt()
@@ -214,6 +220,36 @@ def sgd_three_rates(model, lr, steps, warmup=0, weight_decay=1e-4):
     ends = [*([warmup] if warmup else []), steps // 2, steps * 3 // 4]
     factors = [*([0.1] if warmup else []), 1.0, 0.1, 0.01]
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factors[bisect.bisect_right(ends, step)])
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers, each for some of a model's parameters, used like one: `epoch`, schedulers and checkpoints see all groups."""
+
+    def __init__(self, *optimizers):  # the base class would want parameters of its own; schedulers ask for no more than the type
+        self.optimizers = optimizers
+        self.defaults = {}
+
+    @property
+    def param_groups(self):
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none=True):
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self):
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self):
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state):
+        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(part)
+
+    def __repr__(self):
+        return f"Together({', '.join(map(repr, self.optimizers))})"
 
 
 class Outcome(NamedTuple):
