@@ -205,6 +205,16 @@ def test_train_and_test_with_a_last_batch_of_one_image(capsys, tmp_path):
     assert list(tmp_path.iterdir()), "nothing was written for TensorBoard"
 
 
+def test_train_and_test_resizes_whatever_the_network_reads():
+    shapes, model = set(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+    model.register_forward_pre_hook(lambda module, given: shapes.add(tuple(given[0].shape[2:])))
+    given = {"images": 60, "test_images": 20, "epochs": 1, "batch_size": 32, "seed": 0, "device": torch.device("cpu"), "size": 40}
+    train.train_and_test(
+        model, data.synthetic("cifar10", train=60, test=20), recipe=lambda m, steps: train.sgd_one_cycle(m, 0.1, steps), **given
+    )
+    assert shapes == {(40, 40)}
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu", ""])
 def test_a_device_that_is_not_there(name):
     with pytest.raises(ValueError, match=f"no device '{name}' here: use auto, cpu") as error:
