@@ -309,6 +309,31 @@ def test_notebook_05_builds_the_same_blocks():
             same_network(scope[f"{name}Solution"](*arguments), right(*arguments), torch.randn(4, arguments[0], 9, 9))
 
 
+def test_notebook_05_spells_the_orders_of_the_paper():
+    """(a) is version 1. (e) is version 2, but for the first block, whose shortcut reads the activated signal as well."""
+
+    class Early(models.PreActBlock):
+        def forward(self, x):
+            active = F.relu(self.bn1(x))
+            return self.conv2(F.relu(self.bn2(self.conv1(active)))) + active
+
+    scope = solutions("05_preactivation.ipynb", "imports", "orders-block", "orders-class")
+    scope["classes"] = 10
+    cells = nbformat.read(NOTEBOOKS / "05_preactivation.ipynb", as_version=4).cells
+    exec(next(cell.source for cell in cells if cell.id == "ends-network"), scope)
+    x = torch.randn(4, 3, 16, 16)
+    same_network(scope["variant"](20, "cbrcb+r"), models.cifar_resnet(20), x)
+    version_2 = models.cifar_resnet(20, "v2")
+    version_2.stages[0][0].__class__ = Early
+    same_network(scope["variant"](20, "brcbrc+"), version_2, x)
+    plain = scope["variant"](20, "cbrcb+r", keep=0.0)
+    same_network(plain, models.cifar_resnet(20, "plain"), x)
+    d = scope["variant"](20, "rcbrcb+")
+    kinds = [[type(m).__name__ for m in part] for part in (d.stem, d.stages[0][0].path, d.stages[0][1].path, d.head[:2])]
+    assert kinds[0] == ["Conv2d", "BatchNorm2d", "ReLU"] and kinds[1] == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"]
+    assert kinds[2] == ["ReLU", *kinds[1]] and kinds[3] == ["ReLU", "AdaptiveAvgPool2d"]
+
+
 # ---- notebooks 06 and 08: plain networks, Inception, ResNeXt --------------------------------------------------------
 
 
