@@ -161,3 +161,11 @@ def test_run_all_is_told_what_was_written(make, tmp_path, monkeypatch):
     assert [(used["asked"], used["digest"]) for used in told["data"]] == [("cifar10", lab.dataset.digest), ("cifar100", lab.dataset.digest)]
     assert told["files"] == {file.name: provenance.digest(file.read_bytes()) for file in lab.folder.iterdir()} and len(told["files"]) == 4
     assert np.load(lab.folder / "raw.npy").tolist() == [0, 1, 2]
+
+
+def test_what_is_measured_once_stays_while_the_run_lasts(make, tmp_path, monkeypatch):
+    numbers, lab = iter(range(10)), make("smoke")
+    assert [lab.once("seconds", lambda: next(numbers)) for _ in range(2)] == [0, 1], "a notebook that a learner runs measures each time"
+    monkeypatch.setenv("RESNET_CHECKPOINTS", str(tmp_path))
+    assert [lab.once("seconds", lambda: {"a": next(numbers)}) for _ in range(2)] == [{"a": 2}, {"a": 2}]
+    assert lab.once("others", lambda: next(numbers)) == 3
