@@ -181,3 +181,11 @@ def test_only_the_committed_configuration_writes_to_the_weights_of_the_project(m
         found = weights.record("resnet20-cifar10", tmp_path / place)
         assert found["budget"] == given["budget"] and found["test_accuracy"] == 0.9 and found["dataset"] == "cifar10"
         assert (tmp_path / "weights").exists() == (given["budget"] == "full")
+
+
+def test_what_is_measured_once_stays_while_the_run_lasts(make, tmp_path, monkeypatch):
+    numbers, lab = iter(range(10)), make("smoke")
+    assert [lab.once("seconds", lambda: next(numbers)) for _ in range(2)] == [0, 1], "a notebook that a learner runs measures each time"
+    monkeypatch.setenv("RESNET_CHECKPOINTS", str(tmp_path))
+    assert [lab.once("seconds", lambda: {"a": next(numbers)}) for _ in range(2)] == [{"a": 2}, {"a": 2}]
+    assert lab.once("others", lambda: next(numbers)) == 3

@@ -111,6 +111,20 @@ class Experiment:
         place = os.environ.get("RESNET_CHECKPOINTS")
         return Path(place) / f"{_file_name(run)}-{self.dataset.digest[:6]}.pt" if place else None
 
+    def once(self, name, measure):
+        """measure(), which must give what JSON can hold. A run that is taken up again gets what was measured before it was stopped.
+
+        For what later steps depend on and what differs from time to time: seconds, by which epochs are counted.
+        """
+        place = self.checkpoint(name)
+        if place and place.with_suffix(".json").exists():
+            return json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+        value = measure()
+        if place:
+            with atomic_write(place.with_suffix(".json")) as partial:
+                partial.write_text(json.dumps(value), encoding="utf-8")
+        return value
+
     def save_figure(self, figure, name):
         """Write the plot as NAME.png and NAME.pdf."""
         for file in plots.save(figure, self.folder / name):
