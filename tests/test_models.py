@@ -183,7 +183,7 @@ def test_notebook_04_builds_the_same_networks():
 
 @pytest.mark.parametrize(
     ("net", "block"),
-    [*((net, "as taught") for net in answers04.RIGHT_NETS), *(("as taught", block) for block in answers04.RIGHT_BOTTLENECK)],
+    [*((net, "the shared one") for net in answers04.RIGHT_NETS), *(("as taught", block) for block in answers04.RIGHT_BOTTLENECK)],
 )
 def test_an_answer_takes_the_weights_of_torchvision_however_it_is_written(net, block):
     layers, x = [2, 1, 1, 2], torch.randn(2, 3, 40, 33)
