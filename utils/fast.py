@@ -95,8 +95,10 @@ def whitening(images, size=2, eps=1e-4):
     are next to nothing from being blown up. Coates and Ng 2012; Page 2019.
     """
     channels = images.shape[1]
-    patches = F.unfold(images.float(), size).transpose(1, 2).reshape(-1, channels * size**2)
-    values, vectors = torch.linalg.eigh((patches.T @ patches / len(patches)).double().cpu())
+    images = images.cpu() if images.device.type == "mps" else images  # which has no 64-bit numbers
+    patches = F.unfold(images, size).transpose(1, 2).reshape(-1, channels * size**2).double()
+    moments = (patches.T @ patches / len(patches)).round(decimals=6)  # so that every machine finds the same filters
+    values, vectors = torch.linalg.eigh(moments.cpu())
     filters = (vectors / (values + eps).sqrt()).T.reshape(-1, channels, size, size)
     return torch.cat([filters, -filters]).to(images.device, torch.float32)
 
@@ -178,9 +180,11 @@ def muon_recipe(model, steps, batch_size, lr=0.24, bias_lr=0.053, head_lr=0.67, 
 # ---- the whole --------------------------------------------------------------------------------------------------------
 
 RECIPES = {  # sizes: of the images, from the first epochs to the last, as many epochs each
-    "cifar10": {"epochs": 9, "widths": (64, 256, 256), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
-    "cifar100": {"epochs": 18, "widths": (128, 384, 512), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
+    "cifar10": {"epochs": 9, "widths": (64, 256, 256), "sizes": (24, 32, 32)},
+    "cifar100": {"epochs": 18, "widths": (128, 384, 512), "sizes": (24, 32, 32)},
 }  # fmt: skip
+for recipe in RECIPES.values():
+    recipe |= {"branch": 1, "shortcut": True, "batch": 2000, "lr": 0.24, "smoothing": 0.2}
 TURNS = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
 
 
