@@ -61,7 +61,21 @@ def test_size_and_price():
     assert sum(p.numel() for p in model.parameters()) == 1_972_792
     assert models.macs(model, (3, 32, 32)) == 118_147_360
     assert model(images(2)).shape == (2, 10) and model(images(2, 17)).shape == (2, 10)
-    assert fast.FastNet(100, (8, 8, 8), branch=2)(images(2)).shape == (2, 100)
+    assert fast.FastNet(100, (8, 8, 8), branch=2, shortcut="none")(images(2)).shape == (2, 100)
+
+
+def test_where_the_shortcut_ends():
+    x, stages = torch.randn(3, 4, 8, 8), {}
+    for shortcut in ("outside", "inside", "none"):
+        torch.manual_seed(0)
+        stages[shortcut] = fast.Stage(4, 6, shortcut=shortcut)
+    one = stages["none"]
+    half = F.gelu(one.norm(F.max_pool2d(one.conv(x), 2)))
+    torch.testing.assert_close(stages["none"](x), F.gelu(one.last(one.branch(half))))
+    torch.testing.assert_close(stages["outside"](x), F.gelu(half + one.last(one.branch(half))))
+    torch.testing.assert_close(stages["inside"](x), F.gelu(one.last(half + one.branch(half))))
+    with pytest.raises(ValueError, match="shortcut must be"):
+        fast.Stage(4, 6, shortcut=True)
 
 
 def test_whitening_makes_patches_uncorrelated():

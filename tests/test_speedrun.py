@@ -13,7 +13,16 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import speedrun  # noqa: E402
 
 CPU = torch.device("cpu")
-SMALL = {"epochs": 2, "widths": (8, 16, 16), "sizes": (24, 32), "branch": 1, "shortcut": True, "batch": 50, "lr": 0.24, "smoothing": 0.2}
+SMALL = {
+    "epochs": 2,
+    "widths": (8, 16, 16),
+    "sizes": (24, 32),
+    "branch": 1,
+    "shortcut": "outside",
+    "batch": 50,
+    "lr": 0.24,
+    "smoothing": 0.2,
+}
 
 
 @pytest.fixture
