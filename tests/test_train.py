@@ -246,6 +246,7 @@ def two_optimizers(model):
     return together, torch.optim.lr_scheduler.LambdaLR(together, [lambda step: 1 - step / 28, lambda step: 1.0])
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # it does not see the steps of each
 def test_optimizers_together_do_what_each_does_alone():
     results = []
     for alone in (True, False):
