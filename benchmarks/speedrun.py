@@ -154,9 +154,7 @@ def parse(arguments):
     change.add_argument("--epochs", type=int)
     change.add_argument("--widths", type=int, nargs=3)
     change.add_argument("--branch", type=int, help="convolutions in a residual branch")
-    change.add_argument(
-        "--shortcut", choices=["outside", "inside", "none"], help="where a stage's input is added: after its last BN or before"
-    )
+    change.add_argument("--shortcut", choices=["inside", "outside", "none"], help="where it ends: before the last BN or after")
     change.add_argument("--batch", type=int)
     change.add_argument("--lr", type=float, help="of Muon")
     change.add_argument("--sizes", type=int, nargs="+", help="of the images, from the first epochs to the last")

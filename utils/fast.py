@@ -19,17 +19,17 @@ from . import data, train
 
 
 class Stage(nn.Module):
-    """conv 3×3, 2×2 max-pooling, BN, GELU; then GELU(x + BN(F(x))), F being a conv 3×3, or several with BN and GELU in between.
+    """conv 3×3, 2×2 max-pooling, BN, GELU; then GELU(BN(x + F(x))), F being a conv 3×3, or several with BN and GELU in between.
 
     (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), rounded down. Pooling before BN and GELU leaves these a quarter of the pixels.
     The BNs have no scale: the next convolution's weights do that. They average over the last few batches only, since the whole training
-    has some hundred. branch: convolutions in F. shortcut: "outside" of the last BN, "inside", GELU(BN(x + F(x))), or "none".
+    has some hundred. branch: convolutions in F. shortcut: "inside" of the last BN, "outside", GELU(x + BN(F(x))), or "none".
     """
 
-    def __init__(self, in_channels, channels, branch=1, shortcut="outside"):
+    def __init__(self, in_channels, channels, branch=1, shortcut="inside"):
         super().__init__()
-        if shortcut not in ("outside", "inside", "none"):
-            raise ValueError(f'shortcut must be "outside", "inside" or "none", got {shortcut!r}')
+        if shortcut not in ("inside", "outside", "none"):
+            raise ValueError(f'shortcut must be "inside", "outside" or "none", got {shortcut!r}')
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.norm = norm(channels)
         self.branch = nn.Sequential()
@@ -61,7 +61,7 @@ class FastNet(nn.Module):
     identity: start each 3×3 convolution as one that hands its input on (identity initialisation).
     """
 
-    def __init__(self, num_classes=10, widths=(64, 256, 256), branch=1, shortcut="outside", identity=True):
+    def __init__(self, num_classes=10, widths=(64, 256, 256), branch=1, shortcut="inside", identity=True):
         super().__init__()
         self.stem = nn.Conv2d(3, 24, 2)  # 24: the 12 directions in which 2×2 pixels of 3 colours can differ, each with both signs
         channels = (24, *widths)
@@ -185,7 +185,7 @@ def muon_recipe(model, steps, batch_size, lr=0.24, bias_lr=0.053, head_lr=0.67, 
 
 # ---- the whole --------------------------------------------------------------------------------------------------------
 
-SHARED = {"branch": 1, "shortcut": "outside", "batch": 2000, "lr": 0.24, "smoothing": 0.2}
+SHARED = {"branch": 1, "shortcut": "inside", "batch": 2000, "lr": 0.24, "smoothing": 0.2}
 RECIPES = {  # sizes: of the images, from the first epochs to the last, as many epochs each
     "cifar10": SHARED | {"epochs": 9, "widths": (64, 256, 256), "sizes": (24, 32, 32)},
     "cifar100": SHARED | {"epochs": 18, "widths": (128, 384, 512), "sizes": (24, 32, 32)},
