@@ -59,11 +59,11 @@ class Run:
 
     def network(self, seed):
         torch.manual_seed(seed)
-        model = fast.FastNet(len(self.dataset.classes), self.recipe["widths"], self.recipe["branch"])
+        model = fast.FastNet(len(self.dataset.classes), self.recipe["widths"], self.recipe["branch"], self.recipe["shortcut"])
         return model.to(self.device, memory_format=train.precision(self.device).memory_format)
 
     def whiten(self):
-        self.model.whiten(data.Augment().normalise(self.dataset.train.images[:5000].to(self.device)))
+        self.model.whiten(data.Augment().normalise(self.dataset.train.images[:2000].to(self.device)))
 
     def warm_up(self):
         """Some steps at each size of the images; returns the images a second of the last steps, by size."""
@@ -86,7 +86,7 @@ class Run:
         return time.perf_counter()
 
     def train(self, seed, label):
-        """Train with this seed; returns {seconds, accuracy, accuracy_six_views, seconds_of_testing}."""
+        """Train with this seed; returns {seconds, accuracy, six_views, seconds_of_testing}."""
         loader = fast.loader(self.dataset.train, self.batch, self.sizes, seed, self.device)
         tests = data.BatchLoader(self.dataset.test, min(self.batch, 2000), device=self.device)
         start = self.now()
@@ -154,6 +154,7 @@ def parse(arguments):
     change.add_argument("--epochs", type=int)
     change.add_argument("--widths", type=int, nargs=3)
     change.add_argument("--branch", type=int, help="convolutions in a residual branch")
+    change.add_argument("--shortcut", choices=["inside", "outside", "none"], help="where it ends: before the last BN or after")
     change.add_argument("--batch", type=int)
     change.add_argument("--lr", type=float, help="of Muon")
     change.add_argument("--sizes", type=int, nargs="+", help="of the images, from the first epochs to the last")

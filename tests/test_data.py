@@ -56,6 +56,23 @@ def test_switched_off_augmentation_only_normalises():
     torch.testing.assert_close(off(images, off.draw(len(images), np.random.default_rng(0))), expected, check_stride=False)
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 9, 12)])
+def test_reflected_borders_are_those_of_torchvision(shape):
+    images = torch.randint(0, 256, (50, *shape), dtype=torch.uint8)
+    augment = data.Augment(rotate=0, crop_padding=3, padding_mode="reflect", mean=0, std=1)
+    draws = augment.draw(len(images), np.random.default_rng(0))
+    expected = []
+    for image, (flip, _, down, right) in zip(images / 255, draws.tolist(), strict=True):
+        image = tv.horizontal_flip(image) if flip else image
+        expected.append(tv.crop(tv.pad(image, [3] * 4, padding_mode="reflect"), 3 - int(down), 3 - int(right), *shape[1:]))
+    torch.testing.assert_close(augment(images, draws), torch.stack(expected), check_stride=False)
+
+
+def test_an_unknown_border_is_refused():
+    with pytest.raises(ValueError, match="padding_mode must be"):
+        data.Augment(padding_mode="mirror")
+
+
 # ---- the loader -----------------------------------------------------------------------------------------------------
 
 
@@ -107,9 +124,50 @@ def test_resizing_equals_torchvision():
     )
 
 
+def test_flips_by_turns_show_each_image_and_its_mirror_image_in_turn():
+    pictures = torch.zeros(30, 1, 4, 4, dtype=torch.uint8)
+    pictures[:, :, :, 0] = 255  # a line on the left, which a flip brings to the right
+    split = data.Split(pictures, torch.arange(30))
+    loader = data.BatchLoader(split, 8, data.Augment(flip="alternating", rotate=0, crop_padding=0), shuffle=True, seed=3)
+    epochs = []
+    for _ in range(4):
+        images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+        epochs.append((images[:, 0, 0, 0] < 0)[labels.argsort()])
+    first, second, third, fourth = epochs
+    assert torch.equal(first, ~second) and torch.equal(first, third) and torch.equal(second, fourth)
+    assert 5 < first.sum() < 25
+
+
+def test_each_epoch_has_its_size_and_the_last_one_stays():
+    loader = data.BatchLoader(split(10), 4, data.Augment(), size=(8, 12, None))
+    assert [next(iter(loader))[0].shape[2:] for _ in range(4)] == [(8, 8), (12, 12), (32, 32), (32, 32)]
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_batches_are_the_same_however_many_are_augmented_at_once(drop_last):
+    def loader(ahead):
+        return data.BatchLoader(numbered(50), 8, data.Augment(), shuffle=True, size=10, drop_last=drop_last, ahead=ahead)
+
+    single = list(loader(1))
+    for ahead in (2, 4, 100):
+        several = list(loader(ahead))
+        assert len(single) == len(several) == len(loader(ahead))
+        assert all(torch.equal(a, b) for one, two in zip(single, several, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_ahead_must_be_a_batch():
+    with pytest.raises(ValueError, match="at least 1 batch, got 0"):
+        data.BatchLoader(split(4), 2, ahead=0)
+
+
 @pytest.mark.parametrize(
     ("images", "batch_size", "size", "message"),
-    [(split(0), 4, None, "0 images"), (split(4), 0, None, "batch size 0"), (split(4), 2, 0, "at least 1 pixel, got 0")],
+    [
+        (split(0), 4, None, "0 images"),
+        (split(4), 0, None, "batch size 0"),
+        (split(4), 2, 0, "at least 1 pixel, got 0"),
+        (split(4), 2, (8, 0), "at least 1 pixel"),
+    ],
 )
 def test_loader_refuses(images, batch_size, size, message):
     with pytest.raises(ValueError, match=message):

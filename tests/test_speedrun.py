@@ -7,52 +7,82 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils import data, models
+from utils import data, fast
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import speedrun  # noqa: E402
 
 CPU = torch.device("cpu")
+SMALL = {
+    "epochs": 2,
+    "widths": (8, 16, 16),
+    "sizes": (24, 32),
+    "branch": 1,
+    "shortcut": "outside",
+    "batch": 50,
+    "lr": 0.24,
+    "smoothing": 0.2,
+}
 
 
 @pytest.fixture
-def small(monkeypatch):
-    monkeypatch.setattr(speedrun.models, "resnet18", lambda classes, stem: models.cifar_resnet(8, num_classes=classes))
-    monkeypatch.setattr(speedrun, "BATCH", 64)
-    return data.synthetic("cifar10", train=512, test=200)
+def small():
+    return data.synthetic("cifar10", train=400, test=100)
+
+
+@pytest.fixture
+def written(small, tmp_path, monkeypatch):
+    """Where the results of small runs go."""
+    monkeypatch.setattr(speedrun, "RESULTS", tmp_path)
+    monkeypatch.setattr(fast, "RECIPES", {"cifar10": SMALL, "cifar100": SMALL})
+    monkeypatch.setattr(speedrun.data, "load", lambda name, fallback: small)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    return tmp_path / "speedrun.json"
 
 
 def test_a_run_learns_and_is_the_same_for_the_same_seed(small):
-    (seconds, accuracy), (_, again) = (speedrun.run(small, CPU, 4, seed=1) for _ in range(2))
-    assert seconds > 0 and accuracy == again
-    assert accuracy > 0.2, "guessing is right for one image in ten"
+    run = speedrun.Run(small, CPU, SMALL, compiled=False)
+    one, two = (run.train(1, "small") for _ in range(2))
+    assert one["seconds"] > 0 and one["accuracy"] == two["accuracy"] and one["six_views"] == two["six_views"]
+    assert one["accuracy"] > 0.2, "guessing is right for one image in ten"
 
 
-def test_every_run_is_written_down(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speedrun, "RESULTS", tmp_path)
-    monkeypatch.setattr(speedrun, "TARGETS", {"cifar10": (1, 0.94, 30)})
-    monkeypatch.setattr(speedrun.data, "load", lambda name, fallback: small)
-    monkeypatch.setattr(speedrun.train, "device", lambda: type("Device", (), {"type": "cuda"})())
-    monkeypatch.setattr(speedrun.train, "device_name", lambda device: "a GPU")
-    measure = speedrun.measure
-    monkeypatch.setattr(speedrun, "measure", lambda dataset, device, epochs, runs: measure(dataset, CPU, epochs, runs))
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    speedrun.main(["cifar10", "--runs", "2"])
-    record = json.loads((tmp_path / "speedrun.json").read_text())
-    row = record["cifar10"]
-    assert len(row["seconds"]) == len(row["accuracies"]) == 2 and row["epochs"] == 1 and record["device"] == "a GPU"
-    assert row["mean_accuracy"] == pytest.approx(sum(row["accuracies"]) / 2, abs=1e-4)
-    assert "NOT reached" in capsys.readouterr().out
-    assert "2 runs, a GPU" in speedrun.line("cifar10", record)
+def test_every_run_is_written_down(written, capsys):
+    speedrun.main(["--data", "cifar10", "cifar100", "--seeds", "2", "--device", "cpu"])
+    record = json.loads(written.read_text())
+    row = record["cifar10_cpu"]
+    assert set(record) == {"cifar10_cpu", "cifar100_cpu"}
+    assert len(row["seconds"]) == len(row["accuracy"]) == row["runs"] == 2 and row["images"] == 400 and not row["compiled"]
+    assert row["mean_six_views"] == pytest.approx(sum(row["six_views"]) / 2)
+    out = capsys.readouterr().out
+    assert "NOT reached" in out and "min left" in out and "in six views, after" in out
+    assert written.with_suffix(".md").read_text().count("\n- CIFAR-10") == 1  # one line each, sorted
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(capsys):
-    speedrun.main([])
-    assert "needs a CUDA GPU" in capsys.readouterr().out
+def test_a_run_with_other_options_is_not_written_down(written, capsys):
+    speedrun.main(["--epochs", "1", "--seeds", "1", "--images", "100", "--device", "cpu"])
+    assert not written.exists() and "1 epochs, 1 runs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["mnist"], "no target for mnist"), (["--runs", "1"], "no spread")])
+def test_without_a_compiler_it_goes_on(small, monkeypatch, capsys):
+    class Broken(torch.nn.Module):
+        def __init__(self, model, **options):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            raise RuntimeError("no C compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", Broken)
+    run = speedrun.Run(small, CPU, SMALL, compiled=True)
+    assert run.trained is run.model and run.rates
+    assert "torch.compile does not work here (RuntimeError: no C compiler): going on without it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--data", "mnist"], "invalid choice"), (["--seeds", "0"], "at least 1, got 0"), (["--sizes", "16"], "at least 17")],
+)
 def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         speedrun.main(arguments)

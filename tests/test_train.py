@@ -245,3 +245,69 @@ def test_goes_on_without_tensorboard(tmp_path, monkeypatch, capsys):
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     assert len(train.fit(model, loader, loader, epochs=1, optimizer=optimizer, tensorboard=tmp_path)) == 1
     assert "TensorBoard is not installed" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+# ---- several optimizers, and no validation --------------------------------------------------------------------------
+
+
+def two_optimizers(model):
+    kernels, rest = ([p for p in model.parameters() if (p.ndim == 4) == is_kernel] for is_kernel in (True, False))
+    optimizers = torch.optim.SGD(kernels, 0.05, momentum=0.9), torch.optim.Adam(rest, 1e-3)
+    together = train.Together(*optimizers)
+    return together, torch.optim.lr_scheduler.LambdaLR(together, [lambda step: 1 - step / 28, lambda step: 1.0])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # it does not see the steps of each
+def test_optimizers_together_do_what_each_does_alone():
+    results = []
+    for alone in (True, False):
+        torch.manual_seed(0)
+        model = models.CNN(10)
+        together, scheduler = two_optimizers(model)
+        for images, labels in loaders()[0]:
+            together.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            for optimizer in together.optimizers if alone else [together]:
+                optimizer.step()
+            scheduler.step()
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert [group["lr"] for group in together.param_groups] == pytest.approx([0.05 * (1 - 7 / 28), 1e-3])
+    assert torch.equal(*results)
+
+
+def test_optimizers_together_go_on_from_a_checkpoint(tmp_path, monkeypatch, capsys):
+    def run(path, stop=None):
+        torch.manual_seed(0)
+        model = models.CNN(10)
+        optimizer, scheduler = two_optimizers(model)
+        seen = []
+
+        def stopping(*values):
+            seen.append(values)
+            if len(seen) == stop:
+                raise RuntimeError("killed")
+
+        monkeypatch.setattr(train.History, "append", lambda self, *values: (append(self, *values), stopping(*values)))
+        return train.fit(model, *loaders(), epochs=4, optimizer=optimizer, scheduler=scheduler, checkpoint=path)
+
+    append = train.History.append
+    whole = run(None)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path / "run.pt", stop=3)
+    resumed = run(tmp_path / "run.pt")
+    assert "goes on after epoch 2" in capsys.readouterr().out
+    assert resumed.train_loss == whole.train_loss and resumed.val_loss == whole.val_loss
+
+
+def test_nothing_held_out(capsys, tmp_path):
+    model = models.CNN(10)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    history = train.fit(model, loaders()[0], None, epochs=2, optimizer=optimizer, label="all", tensorboard=tmp_path)
+    assert len(history) == 2 and history.val_loss == history.val_accuracy == [None, None]
+    assert "V loss" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("chosen", "dtype"), [("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_on_a_cpu(chosen, dtype, monkeypatch):
+    monkeypatch.setenv("RESNET_PRECISION", chosen)
+    assert train.precision(torch.device("cpu")).dtype == dtype

@@ -19,26 +19,32 @@ from . import data, train
 
 
 class Stage(nn.Module):
-    """conv 3×3, 2×2 max-pooling, BN, GELU; then GELU(x + F(x)), F being `branch` times conv 3×3, BN, with GELUs in between.
+    """conv 3×3, 2×2 max-pooling, BN, GELU; then GELU(BN(x + F(x))), F being a conv 3×3, or several with BN and GELU in between.
 
     (N, in_channels, H, W) -> (N, channels, H / 2, W / 2), rounded down. Pooling before BN and GELU leaves these a quarter of the pixels.
     The BNs have no scale: the next convolution's weights do that. They average over the last few batches only, since the whole training
-    has some hundred. shortcut=False leaves out the addition.
+    has some hundred. branch: convolutions in F. shortcut: "inside" of the last BN, "outside", GELU(x + BN(F(x))), or "none".
     """
 
-    def __init__(self, in_channels, channels, branch=1, shortcut=True):
+    def __init__(self, in_channels, channels, branch=1, shortcut="inside"):
         super().__init__()
+        if shortcut not in ("inside", "outside", "none"):
+            raise ValueError(f'shortcut must be "inside", "outside" or "none", got {shortcut!r}')
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.norm = norm(channels)
         self.branch = nn.Sequential()
         for number in range(branch):
-            self.branch.extend([nn.GELU()] if number else [])
-            self.branch.extend([nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm(channels)])
+            self.branch.extend([norm(channels), nn.GELU()] if number else [])
+            self.branch.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        self.last = norm(channels)
         self.shortcut = shortcut
 
     def forward(self, x):
         x = F.gelu(self.norm(F.max_pool2d(self.conv(x), 2)))
-        return F.gelu(x + self.branch(x) if self.shortcut else self.branch(x))
+        if self.shortcut == "inside":
+            return F.gelu(self.last(x + self.branch(x)))
+        residual = self.last(self.branch(x))
+        return F.gelu(x + residual if self.shortcut == "outside" else residual)
 
 
 def norm(channels):
@@ -55,7 +61,7 @@ class FastNet(nn.Module):
     identity: start each 3×3 convolution as one that hands its input on (identity initialisation).
     """
 
-    def __init__(self, num_classes=10, widths=(64, 256, 256), branch=1, shortcut=True, identity=True):
+    def __init__(self, num_classes=10, widths=(64, 256, 256), branch=1, shortcut="inside", identity=True):
         super().__init__()
         self.stem = nn.Conv2d(3, 24, 2)  # 24: the 12 directions in which 2×2 pixels of 3 colours can differ, each with both signs
         channels = (24, *widths)
@@ -95,8 +101,10 @@ def whitening(images, size=2, eps=1e-4):
     are next to nothing from being blown up. Coates and Ng 2012; Page 2019.
     """
     channels = images.shape[1]
-    patches = F.unfold(images.float(), size).transpose(1, 2).reshape(-1, channels * size**2)
-    values, vectors = torch.linalg.eigh((patches.T @ patches / len(patches)).double().cpu())
+    images = images.cpu() if images.device.type == "mps" else images  # which has no 64-bit numbers
+    patches = F.unfold(images, size).transpose(1, 2).reshape(-1, channels * size**2).double()
+    moments = (patches.T @ patches / len(patches)).round(decimals=6)  # so that every machine finds the same filters
+    values, vectors = torch.linalg.eigh(moments.cpu())
     filters = (vectors / (values + eps).sqrt()).T.reshape(-1, channels, size, size)
     return torch.cat([filters, -filters]).to(images.device, torch.float32)
 
@@ -177,10 +185,11 @@ def muon_recipe(model, steps, batch_size, lr=0.24, bias_lr=0.053, head_lr=0.67, 
 
 # ---- the whole --------------------------------------------------------------------------------------------------------
 
+SHARED = {"branch": 1, "shortcut": "inside", "batch": 2000, "lr": 0.24, "smoothing": 0.2}
 RECIPES = {  # sizes: of the images, from the first epochs to the last, as many epochs each
-    "cifar10": {"epochs": 9, "widths": (64, 256, 256), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
-    "cifar100": {"epochs": 18, "widths": (128, 384, 512), "branch": 1, "batch": 2000, "lr": 0.24, "sizes": (24, 32, 32), "smoothing": 0.2},
-}  # fmt: skip
+    "cifar10": SHARED | {"epochs": 9, "widths": (64, 256, 256), "sizes": (24, 32, 32)},
+    "cifar100": SHARED | {"epochs": 18, "widths": (128, 384, 512), "sizes": (24, 32, 32)},
+}
 TURNS = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
 
 
