@@ -161,7 +161,7 @@ def test_number_format_and_memory_order_come_from_the_device(kind, capability, d
     monkeypatch.setenv("RESNET_PRECISION", "float32")
     assert train.precision(torch.device(kind)) == train.Precision() and str(train.Precision()) == "float32, channels first"
     monkeypatch.setenv("RESNET_PRECISION", "half")
-    with pytest.raises(ValueError, match="RESNET_PRECISION must be auto or float32, got 'half'"):
+    with pytest.raises(ValueError, match="RESNET_PRECISION must be auto, float32 or bfloat16, got 'half'"):
         train.precision(torch.device(kind))
 
 
