@@ -8,6 +8,7 @@ is written: framework.py.
 
 from . import progress as _file  # noqa: F401 – the module first: its name is then that of the function
 from .framework import EXERCISES, hint, progress, reset, solution, use  # noqa: F401 – no exercises
+from .matching import take_weights  # noqa: F401
 from .notebook01 import batch_norm, cnn, dropout  # noqa: F401
 from .notebook01_epoch import epoch  # noqa: F401
 from .notebook01_norm import normalise  # noqa: F401
@@ -21,6 +22,5 @@ from .notebook06 import paper_depth, plain_block, plain_identity  # noqa: F401
 from .notebook08 import inception_block, inception_shortcut, make_identity, resnext_block  # noqa: F401
 from .notebook09 import filter_normalised, grad_cam, skip_block  # noqa: F401
 from .notebook10 import orthogonalise, whitening  # noqa: F401
-from .matching import take_weights  # noqa: F401
 
 __all__ = sorted(EXERCISES)
