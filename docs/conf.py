@@ -70,6 +70,8 @@ def as_text(app, what, name, obj, options, lines):
     for number in range(len(lines) - 1, 0, -1):
         if re.match(r"[a-z_]+(?:, [a-z_]+)*: ", lines[number]) and lines[number - 1].strip():
             lines.insert(number, "")
+        elif re.match(r" +\S", lines[number]) and not lines[number - 1].strip():  # an indented part is code
+            lines[number:number] = ["::", ""]
 
 
 def measured(name, rawtext, text, lineno, inliner, options=None, content=None):

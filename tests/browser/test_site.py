@@ -1,0 +1,187 @@
+"""The site in a browser, as a visitor meets it, served from this machine; `make test-browser`. Built anew by `make site`.
+
+Screenshots at the width of a phone and of a desk, light and dark, are kept in figures/browser/ to be looked at.
+"""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "docs" / "_build" / "site"
+CHROMIUM = shutil.which("chromium")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: apt-get install chromium"),
+    pytest.mark.skipif(not (ROOT / ".venv-site" / "installed").exists(), reason="the packages of the site are not installed: make site"),
+]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1366, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Of the site, built anew, on a server of this machine."""
+    made = subprocess.run(["make", "site"], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *parts):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that notes what goes wrong; at the end of the test, nothing may have gone wrong."""
+    page = browser.new_page(viewport=DESK)
+    wrong = []
+    page.on("console", lambda message: wrong.append(f"{page.url}: {message.text}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
+    page.on("requestfailed", lambda request: wrong.append(f"{page.url}: {request.url} failed: {request.failure}"))
+    page.on("response", lambda answer: wrong.append(f"{page.url}: {answer.url} is {answer.status}") if answer.status >= 400 else None)
+    own = (address, "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(f"{page.url} asks for {request.url}"))
+    yield page
+    page.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def look(page):
+    """What a page links to, which places it has, and what it lacks."""
+    return page.evaluate(
+        """() => ({
+            links: [...document.querySelectorAll('a[href]')].map(link => link.href),
+            places: [...document.querySelectorAll('[id], a[name]')].map(place => place.id || place.name),
+            unnamed: [...document.querySelectorAll('img')].filter(i => !(i.getAttribute('alt') ?? '').trim()).map(i => i.src),
+            broken: [...document.querySelectorAll('img')].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
+            formulas: document.querySelectorAll('mjx-container').length,
+            unset: document.querySelectorAll('.math').length,
+            headings: document.querySelectorAll('h1').length,
+        })"""
+    )
+
+
+def test_every_page_and_every_link_works(page, address):
+    found, left = {}, [urljoin(address, "index.html")]
+    while left:
+        url = left.pop()
+        if url in found:
+            continue
+        page.goto(url)
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container", timeout=20_000)
+        found[url] = look(page)
+        for link in found[url]["links"]:
+            target = urldefrag(link).url.partition("?")[0]
+            if target.startswith(address) and target.endswith((".html", "/")):
+                left.append(target + "index.html" * target.endswith("/"))
+    names = {url.removeprefix(address) for url in found}
+    pages = {path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html")}
+    assert pages - names <= {"genindex.html", "py-modindex.html", "search.html"}, pages - names
+    wrong = []
+    for url, seen in found.items():
+        name = url.removeprefix(address)
+        wrong += [f"{name}: no alternative text for {source}" for source in seen["unnamed"]]
+        wrong += [f"{name}: {source} does not show" for source in seen["broken"]]
+        wrong += [f"{name}: {seen['headings']} main headings"] * (seen["headings"] != 1)
+        wrong += [f"{name}: formulas are not set"] * (seen["unset"] > 0 and not seen["formulas"])
+        for link in filter(lambda link: link.startswith(address), seen["links"]):
+            target, place = urldefrag(link)
+            target = target.partition("?")[0] + "index.html" * target.endswith("/")
+            if target in found:
+                known = found[target]["places"]
+                wrong += [f"{name}: no #{place} in {target}"] * bool(place and unquote(place) not in known)
+            elif not (SITE / unquote(target.removeprefix(address))).is_file():
+                wrong.append(f"{name}: {link} leads nowhere")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_next_leads_through_all_notebooks(page, address):
+    page.goto(address + "index.html")
+    passed = []
+    for _ in range(60):
+        step = page.locator("a.right-next")
+        if not step.count():
+            break
+        step.first.click()
+        page.wait_for_load_state()
+        passed.append(page.url.removeprefix(address).partition("#")[0])
+    names = sorted(f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert passed[: len(names)] == names and "contributing.html" in passed
+    page.locator("a.left-prev").first.click()
+    page.wait_for_load_state()
+    assert page.url.startswith(address + passed[-2].partition("#")[0])
+
+
+def test_a_solution_is_folded_and_opens_with_a_click(page, address):
+    page.goto(address + "notebooks/02_residual_block.html")
+    folded = page.locator("details", has_text="Solution – click to show").first
+    code = folded.locator(".highlight").first
+    assert "ResidualBlockSolution" in code.text_content() and not code.is_visible()
+    folded.locator("summary").first.focus()
+    page.keyboard.press("Enter")  # by keyboard
+    code.wait_for(state="visible")
+    folded.locator("summary").first.click()
+    code.wait_for(state="hidden")
+
+
+def test_search_finds_a_notebook(page, address):
+    page.goto(address + "search.html?q=degradation")
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+    links = page.locator("#search-results li a")
+    assert any("02_residual_block" in (links.nth(i).get_attribute("href") or "") for i in range(links.count()))
+    links.first.click()
+    page.wait_for_load_state()
+    assert page.locator("h1").count() == 1
+    page.goto(address + "index.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("shortcut")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=shortcut*")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("screen", [PHONE, DESK], ids=["phone", "desk"])
+def test_pages_fit_the_screen(browser, address, screen, colours):
+    """Nothing sticks out to the side; the screenshots are for people."""
+    page = browser.new_page(viewport=screen, color_scheme=colours)
+    place = ROOT / "figures" / "browser"
+    place.mkdir(parents=True, exist_ok=True)
+    wide = []
+    for path in sorted(SITE.rglob("*.html")):
+        name = path.relative_to(SITE).as_posix()
+        page.goto(address + name)
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container", timeout=20_000)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > screen["width"]:
+            wide.append(f"{name}: {width}")
+        if name in SHOWN:
+            page.screenshot(path=place / f"site-{path.stem}-{screen['width']}-{colours}.png")
+    page.close()
+    assert not wide, wide
+
+
+SHOWN = ("index.html", "gallery.html", "playground.html", "glossary.html", "notebooks/07_break_it.html", "notebooks/05_preactivation.html")
