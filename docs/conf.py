@@ -42,7 +42,7 @@ html_static_path = ["_static", "_generated/static"]
 html_css_files = ["site.css"]
 html_favicon = html_logo = "_static/icon.svg"
 html_show_sourcelink = False
-html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}  # light or dark as the visitor's system is
 pygments_style = "a11y-high-contrast-light"
 html_theme_options = {
     "home_page_in_toc": True,
