@@ -115,7 +115,7 @@ speedrun: setup
 # The site has an environment of its own, a small one without torch, and two packages of npm: formulas, and the network of the playground.
 site: .venv-site/installed docs/web/node_modules/installed
 	@rm -rf docs/_build/site
-	.venv-site/bin/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto -d docs/_build/doctrees docs docs/_build/site
+	.venv-site/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d docs/_build/doctrees docs docs/_build/site
 	@echo 'The site is docs/_build/site/index.html'
 	@$(if $(SERVE),.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory docs/_build/site 8000)
 
