@@ -9,6 +9,8 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import network
+import numpy as np
 from sphinx.util import logging
 
 DOCS = Path(__file__).parent
@@ -131,7 +133,6 @@ def exercises(notebooks):
     for path, notebook in notebooks.items():
         text = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
         for heading, name, hard, minutes in re.findall(r"^### (Exercise (\d+\.\d+ · .*) \((\w+), (\d+) minutes\))", text, re.MULTILINE):
-            anchor = re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
             anchor = re.sub(r"[^\w\u4e00-\u9fff\- ]", "", heading.strip().lower().replace(" ", "-"))
             rows.append(f"| {path.stem[:2]} | [{name}](notebooks/{path.name}#{anchor}) | {hard} | {minutes} |")
     return "\n".join(rows)
@@ -175,14 +176,22 @@ def loaded_files():
         "onnxruntime-web/dist/ort-wasm-simd-threaded.mjs": "ort/ort-wasm-simd-threaded.mjs",
         "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm": "ort/ort-wasm-simd-threaded.wasm",
     }.items():
-        if (static / target).exists():
-            continue
         (static / target).parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (modules / source).is_dir() else shutil.copyfile)(modules / source, static / target)
+        if (modules / source).is_dir():
+            shutil.copytree(modules / source, static / target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(modules / source, static / target)
+
+
+def playground():
+    """The network of the playground."""
+    with np.load(ROOT / "weights" / "resnet20-cifar10.npz", allow_pickle=False) as weights:
+        network.build(weights, GENERATED / "static" / "resnet20.onnx")
 
 
 def everything():
     loaded_files()
+    playground()
     notebooks = {path: for_the_site(path) for path in NOTEBOOKS}
     for old in set((DOCS / "notebooks").glob("*.ipynb")) - {DOCS / "notebooks" / path.name for path in NOTEBOOKS}:
         old.unlink()

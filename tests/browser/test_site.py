@@ -166,6 +166,92 @@ def test_search_finds_a_notebook(page, address):
     page.wait_for_url("**/search.html?q=shortcut*")
 
 
+@pytest.fixture
+def playground(page, address):
+    """The page of the playground with its network loaded."""
+    page.goto(address + "playground.html")
+    page.get_by_role("button", name="Load the network").click()
+    page.locator(".playground-parts").wait_for(state="visible", timeout=60_000)
+    return page
+
+
+def gated_scores(model, image, layers, shortcuts):
+    """PyTorch's scores of an image (height, width, 3), with the gates of the page for the layers and the shortcut of each block."""
+    import torch
+
+    x = model.stem(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1)
+    blocks = [block for stage in model.stages for block in stage]
+    for block, inside, around in zip(blocks, layers, shortcuts, strict=True):
+        residual = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+        x = (inside * residual + around * block.shortcut(x)).relu()
+    return model.head(x)[0].tolist()
+
+
+def test_the_scores_of_the_playground_are_those_of_pytorch(playground):
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from utils import models
+
+    model = models.load("resnet20-cifar10")
+    samples = np.array(Image.open(ROOT / "docs" / "_static" / "samples.png").convert("RGB"))
+    on = [1] * 9
+    rng = np.random.default_rng(0)
+    settings = [(on, on), *((on[:n] + [0] + on[n + 1 :], on) for n in (0, 3, 4, 8)), (on, [0] * 9)]
+    settings += [(rng.integers(0, 2, 9).tolist(), rng.integers(0, 2, 9).tolist()) for _ in range(4)]
+    for number, (layers, shortcuts) in enumerate(settings):
+        sample = number % 10
+        asked = "async ([n, l, s]) => { const p = window.playground; await p.sample(n); await p.set(l, s); return p.scores(); }"
+        found = playground.evaluate(asked, [sample, layers, shortcuts])
+        with torch.no_grad():
+            image = np.ascontiguousarray(samples[:, 32 * sample : 32 * sample + 32])
+            expected = gated_scores(model, image, layers, shortcuts)
+            if layers == shortcuts == on:  # the gates change nothing where all are open
+                whole = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1)[0].tolist()
+                assert expected == pytest.approx(whole, abs=1e-5)
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-3), (sample, layers, shortcuts)
+
+
+def test_the_playground_answers_to_clicks_and_takes_an_own_picture(playground, tmp_path):
+    from PIL import Image
+
+    answer = playground.locator("[data-answer]")
+
+    def changes(act):
+        before = playground.locator("[data-scores]").inner_text()
+        act()
+        playground.wait_for_function("old => document.querySelector('[data-scores]').innerText !== old", arg=before)
+        return answer.inner_text()
+
+    assert " % sure" in answer.inner_text()
+    whole = playground.locator("[data-scores]").inner_text()
+    changes(playground.get_by_label("Layers of block 2.1").uncheck)
+    assert not playground.get_by_label("Layers of block 2.1").is_checked()
+    changes(playground.get_by_role("button", name="Remove all shortcuts").click)
+    assert playground.get_by_label("Layers of block 2.1").is_checked() and not playground.get_by_label("Shortcut of block 3.3").is_checked()
+    changes(playground.get_by_role("button", name="Everything on").click)
+    assert playground.locator("[data-scores]").inner_text() == whole
+    changes(playground.get_by_role("button", name="Sample: ship").click)
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(tmp_path / "red.png")
+    changes(lambda: playground.set_input_files("[data-file]", tmp_path / "red.png"))
+    assert playground.evaluate("[...document.querySelector('#playground canvas').getContext('2d').getImageData(16, 16, 1, 1).data]") == [
+        200,
+        30,
+        30,
+        255,
+    ]
+    (tmp_path / "text.png").write_text("no picture")
+    playground.set_input_files("[data-file]", tmp_path / "text.png")
+    playground.get_by_text("not a picture that the browser can read").wait_for()
+    place = ROOT / "figures" / "browser"
+    place.mkdir(parents=True, exist_ok=True)
+    for name, screen in (("desk", DESK), ("phone", PHONE)):
+        playground.set_viewport_size(screen)
+        assert playground.evaluate("document.documentElement.scrollWidth") <= screen["width"]
+        playground.screenshot(path=place / f"site-playground-loaded-{name}.png", full_page=True)
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("screen", [PHONE, DESK], ids=["phone", "desk"])
 def test_pages_fit_the_screen(browser, address, screen, colours):
