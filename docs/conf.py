@@ -50,6 +50,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "show_toc_level": 2,
+    "footer_content_items": ["copyright"],
     "use_download_button": True,
 } | prepare.repository_options()
 copybutton_exclude = ".linenos, .gp, .go"
