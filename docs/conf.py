@@ -46,6 +46,8 @@ html_context = {"default_mode": "auto"}  # light or dark as the visitor's system
 pygments_style = "a11y-high-contrast-light"
 html_theme_options = {
     "home_page_in_toc": True,
+    "navbar_end": [],  # the bar stays empty: a button in it would take the menu away from the one above the text
+    "navbar_persistent": [],
     "navigation_with_keys": True,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",

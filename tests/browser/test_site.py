@@ -166,6 +166,22 @@ def test_search_finds_a_notebook(page, address):
     page.wait_for_url("**/search.html?q=shortcut*")
 
 
+def test_the_menu_and_the_colours_work_on_a_phone(page, address):
+    page.set_viewport_size(PHONE)
+    page.goto(address + "notebooks/05_preactivation.html")
+    entry = page.locator(".bd-sidebar-primary, #pst-primary-sidebar-modal").get_by_role("link", name="Glossary").last
+    assert not entry.is_visible()
+    page.locator("article, .bd-header-article").locator(".primary-toggle").first.click()
+    entry.click()
+    page.wait_for_url("**/glossary.html")
+    colours = "getComputedStyle(document.body).backgroundColor"
+    seen = {page.evaluate(colours)}
+    for _ in range(2):  # from the system's colours to light and to dark
+        page.locator(".theme-switch-button").filter(visible=True).first.click()
+        seen.add(page.evaluate(colours))
+    assert len(seen) == 2
+
+
 @pytest.fixture
 def playground(page, address):
     """The page of the playground with its network loaded."""
