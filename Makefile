@@ -44,7 +44,7 @@ help:
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make speedrun  train to 94 % on CIFAR-10, as notebook 10 does, and say how long it took'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
-	@echo 'make report    bring the numbers in the texts, the gallery and the speed table up to date'
+	@echo 'make report    bring the numbers in the texts and the speed table up to date'
 	@echo 'make site      build the site, in docs/_build/site/; needs npm. SERVE=1 shows it at http://127.0.0.1:8000'
 	@echo 'make format    tidy code and notebooks        make lint    check them'
 	@echo 'make lock      renew requirements.lock, the versions that are installed'

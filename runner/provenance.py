@@ -29,9 +29,9 @@ def source(notebook, modules=ROOT / "utils"):
     for path in sorted(Path(modules).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if names := _defined(node):
-                waiting.append((names, _plain(ast.unparse(node))))
+                waiting.append((names, _plain(node)))
             elif not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call):  # all but docstrings
-                used.append(ast.unparse(node))
+                used.append(_plain(node))
     found = used
     while found:
         mentioned = {name for code in found for name in re.findall(r"[^\W\d]\w*", code)}
@@ -42,15 +42,24 @@ def source(notebook, modules=ROOT / "utils"):
 
 
 def _plain(code):
-    """Code without comments, docstrings and layout; as it is, if it is not Python (a magic command, a mistake)."""
+    """What code consists of, without comments, docstrings and layout, alike in every version of Python; the text, if it is not Python.
+
+    code: a text, or its syntax tree.
+    """
     try:
-        tree = ast.parse(code)
-    except SyntaxError:
+        tree = ast.parse(code) if isinstance(code, str) else code
+    except SyntaxError:  # a magic command, a mistake
         return code
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return repr(_parts(tree))
+
+
+def _parts(node):
+    if isinstance(node, ast.AST):  # newer versions of Python have more fields, which are empty where they are not used
+        return type(node).__name__, [(name, _parts(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return [_parts(part) for part in node] if isinstance(node, list) else node
 
 
 def _defined(node):

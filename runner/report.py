@@ -1,7 +1,7 @@
 """Bring the README and the texts of the notebooks up to date with the result files; what `make report` calls.
 
 A measured number in a text is followed by a comment that names its source, `46.3 %<!-- figures/NN_name/RUN.json test_accuracy -->`: it is
-written anew, with as many decimals as before. The README's gallery and table of speeds, between comments of their own, are made anew, too.
+written anew, with as many decimals as before. The README's table of speeds, between comments of its own, is made anew, too.
 """
 
 import json
@@ -35,25 +35,13 @@ def numbers(text, read=lambda source: json.loads((ROOT / source).read_text(encod
     return NUMBER.sub(renew, text)
 
 
-def gallery():
-    """The plots of all notebooks, small, each a link to itself."""
-    rows = []
-    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        title = json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n")
-        rows.append(f"**[{title}](notebooks/{notebook.name})**<br>")
-        for plot in sorted((ROOT / "figures" / notebook.stem).glob("*.png")):
-            name, place = plot.stem.replace("_", " "), plot.relative_to(ROOT).as_posix()
-            rows[-1] += f' <a href="{place}"><img src="{place}" height="170" alt="{name}" title="{name}"></a>'
-    return "\n\n".join(rows)
-
-
 def readme(text, **options):
     """The README with everything in it that is made from results; options as those of `numbers`."""
     tables = [path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
-    for name, made in (("gallery", gallery()), ("speed", "\n\n".join(tables))):
-        start, _, rest = text.partition(f"<!-- {name} -->\n")
-        text = f"{start}<!-- {name} -->\n{made}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-    return numbers(text, **options)
+    start, _, rest = text.partition("<!-- speed -->\n")
+    return numbers(
+        "\n".join([f"{start}<!-- speed -->", "\n\n".join(tables), f"<!-- end -->{rest.partition('<!-- end -->')[2]}"]), **options
+    )
 
 
 def main():
