@@ -140,7 +140,7 @@ def exercises(notebooks):
 
 def results():
     """A table of every stored result that has an accuracy on test images."""
-    rows = ["| notebook | run | data set | test accuracy | trained on | epochs | seeds | device |\n" + "| --- " * 8 + "|"]
+    rows = ["| notebook | run | data set | test accuracy | trained on | epochs | seeds | budget | device |\n" + "| --- " * 9 + "|"]
     for path in sorted((ROOT / "figures").glob("[0-9][0-9]_*/*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         accuracy = record.get("test_accuracy", 1 - record["mean_test_error"] if "mean_test_error" in record else None)
@@ -150,7 +150,7 @@ def results():
         seeds = record.get("seeds", 1)
         seeds = len(seeds) if isinstance(seeds, list) else seeds
         cells = (path.parent.name[:2], record["run"], record["dataset"], f"{accuracy:.1%}".replace("%", " %"),
-                 f"{images:,}" if isinstance(images, int) else "", record.get("epochs", ""), seeds, record["device"])  # fmt: skip
+                 f"{images:,}" if isinstance(images, int) else "", record.get("epochs", ""), seeds, record["budget"], record["device"])  # fmt: skip
         rows.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
     return "\n".join(rows)
 
