@@ -7,9 +7,10 @@ EPOCHS ?=
 SEED ?= 0
 FRESH ?=
 PYTHON ?= python3
+SERVE ?=
 
 # A mistyped option (BUGET=smoke) must not be ignored.
-known := BUDGET DATA DEVICE ONLY EPOCHS SEED FRESH PYTHON
+known := BUDGET DATA DEVICE ONLY EPOCHS SEED FRESH PYTHON SERVE
 given := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
 unknown := $(filter-out $(known),$(given))
 ifneq ($(unknown),)
@@ -24,7 +25,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status progress test test-answers test-browser lab tensorboard bench speedrun refresh report format lint lock clean
+.PHONY: help setup run-all status progress test test-answers test-browser lab tensorboard bench speedrun refresh report site format lint lock clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -39,11 +40,12 @@ help:
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
 	@echo 'make test-answers   check all answers to the exercises, not only some of each'
-	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium)'
+	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium), and visit the site'
 	@echo 'make bench     measure the speed of the loader and the training loop'
 	@echo 'make speedrun  train to 94 % on CIFAR-10, as notebook 10 does, and say how long it took'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
 	@echo 'make report    bring the numbers in the texts and the speed table up to date'
+	@echo 'make site      build the site, in docs/_build/site/; needs npm. SERVE=1 shows it at http://127.0.0.1:8000'
 	@echo 'make format    tidy code and notebooks        make lint    check them'
 	@echo 'make lock      renew requirements.lock, the versions that are installed'
 	@echo 'make clean     remove the environment, checkpoints and caches; keeps data/ and all results'
@@ -65,6 +67,7 @@ setup: .venv/installed
 # The versions to install, with the digest of every file; no registry's address is in it.
 lock: setup
 	$(py) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file requirements.lock
+	$(py) -m uv pip compile --group site --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --quiet --output-file docs/requirements.lock
 
 run-all: setup
 	@$(py) -m runner.run_all $(options)
@@ -109,6 +112,24 @@ bench: setup
 speedrun: setup
 	$(py) benchmarks/speedrun.py
 
+# The site has an environment of its own, a small one without torch, and two packages of npm: formulas, and the network of the playground.
+site: .venv-site/installed docs/web/node_modules/installed
+	@rm -rf docs/_build/site
+	.venv-site/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d docs/_build/doctrees docs docs/_build/site
+	@echo 'The site is docs/_build/site/index.html'
+	@$(if $(SERVE),.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory docs/_build/site 8000)
+
+.venv-site/installed: docs/requirements.lock
+	@test -f $@ || $(PYTHON) -m venv --clear .venv-site
+	@rm -f $@
+	.venv-site/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement docs/requirements.lock
+	@touch $@
+
+docs/web/node_modules/installed: docs/web/package-lock.json
+	@command -v npm > /dev/null || { echo 'npm is needed, which comes with Node.js: apt-get install npm, or brew install node'; exit 1; }
+	cd docs/web && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
 format: setup
 	$(py) -m ruff check --fix --select I . && $(py) -m ruff format .
 
@@ -116,5 +137,5 @@ lint: setup
 	$(py) -m ruff check . && $(py) -m ruff format --check .
 
 clean:
-	rm -rf .venv learn_resnets.egg-info .pytest_cache .ruff_cache figures/checkpoints
+	rm -rf .venv .venv-site docs/_build docs/_generated docs/notebooks docs/web/node_modules learn_resnets.egg-info .pytest_cache .ruff_cache figures/checkpoints
 	find benchmarks notebooks runner tests utils -type d '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf '{}' +
