@@ -150,7 +150,8 @@ def results():
         seeds = record.get("seeds", 1)
         seeds = len(seeds) if isinstance(seeds, list) else seeds
         cells = (path.parent.name[:2], record["run"], record["dataset"], f"{accuracy:.1%}".replace("%", " %"),
-                 f"{images:,}" if isinstance(images, int) else "", record.get("epochs", ""), seeds, record["budget"], record["device"])  # fmt: skip
+                 f"{images:,}" if isinstance(images, int) else "", record.get("epochs", ""),
+                 seeds, record["budget"], record["device"])  # fmt: skip
         rows.append("| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |")
     return "\n".join(rows)
 
