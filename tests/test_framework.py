@@ -280,7 +280,7 @@ def test_progress_lasts_and_tells_what_comes_next(place, capsys):
 def test_all_notebooks_are_listed(place):
     checks.zero_padding(right)
     result = subprocess.run([sys.executable, "-m", "utils.checks"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith(f"1 of {len(checks.__all__)} exercises solved\nnotebook 01: 0 of 5\n")
+    assert result.stdout.startswith(f"1 of {len(checks.__all__)} exercises solved\nnotebook 01: 0 of 6\n")
     assert "✓ 2.2 zero_padding" in result.stdout and "notebook 08" in result.stdout
 
 
