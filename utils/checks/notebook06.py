@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from .. import blocks, models
+from . import guard
 from .compare import Case, network
 from .framework import exercise
 from .guard import Failed
-from .notebook08 import _changed, _parts
 from .variations import CUT, OTHER_ACTIVATIONS, combine, other, relu, same
 
 SHORTCUT = "Leave out the shortcut: a plain block returns ReLU(F(x)), and nothing is added to it."
@@ -528,11 +528,11 @@ def plain_identity(answer):
     hints, forward = {}, models.PlainBlock.forward
     try:
         for name, _, block, x in _batches():
-            before, given, numbers = _parts(block), x.clone(), [p.clone() for p in block.parameters()]
+            before, given, numbers = guard.parts(block), x.clone(), [p.clone() for p in block.parameters()]
             result = answer.run(answer.thing, block, x, doing=f"plain_identity(block, x) with {name}")
             if models.PlainBlock.forward is not forward:
                 hints["parts"] = "Found: the method of the class PlainBlock itself is replaced.\nOnly set numbers in the block."
-            elif changed := _changed(before, _parts(block)):
+            elif changed := guard.changed(before, guard.parts(block)):
                 hints["parts"] = changed
             elif not torch.equal(x, given):
                 hints["parts"] = "Found: x itself has been changed.\nOnly look at it: the block must hand on the x that it is given."

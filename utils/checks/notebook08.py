@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import blocks, models
+from . import guard
 from .compare import Case, network
 from .framework import exercise
 from .guard import Failed
@@ -482,54 +483,6 @@ def _images(channels):
 NUMBERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def _parts(block):
-    """What must stay of all modules: {name: (kind, settings, hooks, names of tensors, the module)}."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        name: (
-            type(module),
-            {k: v for k, v in vars(module).items() if not k.startswith("_")},
-            {hook: len(getattr(module, hook)) for hook in hooks},
-            sorted(key for key, tensor in {**module._parameters, **module._buffers}.items() if tensor is not None),
-            module,
-        )
-        for name, module in block.named_modules()
-    }
-
-
-def _changed(before, after):
-    """What else than numbers has changed, in words; None if nothing has."""
-    for name in before.keys() | after.keys():
-        label = f"`block.{name}`" if name else "the block itself"
-        if name not in after:
-            return f"Found: {label} is gone.\nOnly set numbers: take no layer out."
-        if name not in before:
-            return f"Found: there is a new layer, {label}.\nOnly set numbers in the layers that are there."
-        (kind, settings, hooks, tensors, old), (now, others, more, left, new) = before[name], after[name]
-        if kind is not now:
-            return f"Found: {label} is a {now.__name__} now; before, it was a {kind.__name__}.\nOnly set numbers: replace no layer."
-        if old is not new:
-            return f"Found: {label} is another layer now, if of the same kind.\nOnly set numbers: replace no layer."
-        extra = [key for key in others if key not in settings]
-        if "forward" in extra or "__call__" in extra:
-            return f"Found: {label} has another `forward` now.\nOnly set numbers: replace no method."
-        if hooks != more:
-            return (
-                f"Found: {label} has a hook now, which changes what goes in or comes out.\nOnly set numbers in the layers that are there."
-            )
-        if tensors != left:
-            return (
-                f"Found: {label} has {', '.join(left) or 'no numbers'} now; before, it had {', '.join(tensors)}.\nOnly set their numbers."
-            )
-        if settings.get("training") != others.get("training"):
-            return f"Found: {label} is in another mode than before.\nLeave .train() and .eval() to whoever uses the block."
-        different = [key for key in settings if key in others and settings[key] is not others[key] and settings[key] != others[key]]
-        different = different or [key for key in settings if key not in others] or extra
-        if different:
-            return f"Found: `{different[0]}` of {label} is another one than before.\nOnly set numbers: weights and biases, no settings."
-    return None
-
-
 def _cause(block, out, x, training):
     """Why out isn't x, as far as it can be told from the block's numbers."""
     with torch.no_grad():
@@ -595,7 +548,7 @@ def make_identity(answer):
     try:
         for number, (name, channels, block) in enumerate(_some_blocks()):
             block.train(number % 2 == 0)
-            before, numbers = _parts(block), copy.deepcopy(block.state_dict())
+            before, numbers = guard.parts(block), copy.deepcopy(block.state_dict())
             result = answer.run(answer.thing, block, doing=f"make_identity(block) with {name}")
             patched = [cls for cls, old in classes.items() if any(vars(cls).get(key) is not value for key, value in old.items())]
             if patched:
@@ -603,7 +556,7 @@ def make_identity(answer):
                     "parts", f"Found: a method of the class {patched[0].__name__} itself is replaced.\nOnly set numbers in the block."
                 )
                 break
-            if (changed := _changed(before, _parts(block))) and "parts" not in hints:
+            if (changed := guard.changed(before, guard.parts(block))) and "parts" not in hints:
                 hints["parts"] = changed
             if hints:
                 break

@@ -133,15 +133,12 @@ def skip_block(answer):
 # ---- 9.2 ------------------------------------------------------------------------------------------------------------
 
 
-def _filter_normalised(drawn, weight):
-    if weight.dim() <= 1:
-        return torch.zeros_like(weight)
-    shape = (-1, *[1] * (weight.dim() - 1))
-    return drawn * weight.flatten(1).norm(dim=1).view(shape) / drawn.flatten(1).norm(dim=1).view(shape)
-
-
 def _norms(tensor):
     return tensor.flatten(1).norm(dim=1).view(-1, *[1] * (tensor.dim() - 1))
+
+
+def _filter_normalised(drawn, weight):
+    return drawn * _norms(weight) / _norms(drawn) if weight.dim() > 1 else torch.zeros_like(weight)
 
 
 NORMALISED = [
