@@ -109,7 +109,8 @@ def run(options):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     count = distributed.processes()
     print(f"{options.network}, {sum(p.numel() for p in model.parameters()):,} parameters, on {title}: {len(loader):,} steps an epoch", end="")
-    print(f" of {options.batch_size} images, {options.batch_size // count} in each of {count} processes" if count > 1 else "", end="")
+    shares = f", {options.batch_size // count} in each of {count} processes" if count > 1 else ""
+    print(f" of {options.batch_size} images{shares}", end="")
     print(f", {train.device_name(device)}", flush=True)
     optimizer, scheduler = train.sgd_one_cycle(model, options.lr, options.epochs * len(loader))
     model = distributed.wrap(model, train.precision(device).memory_format)

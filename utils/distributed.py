@@ -9,6 +9,7 @@ mean over all processes, so that all make the same step and stay equal. `train.e
 
 import datetime
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,10 @@ def start(device):
     elif device.type != "cpu":
         raise ValueError(f"several processes train on CPUs or on CUDA GPUs, not on {device}")
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # NCCL for gradients on GPUs, gloo for all else
-    dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+    where, number, count = next(dist.rendezvous("env://"))  # torchrun's list of addresses
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # after a restart, the old addresses stand there still: use a new page
+        where = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", where)
+    dist.init_process_group(backend, store=where, rank=number, world_size=count, timeout=datetime.timedelta(minutes=10))
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 – open as long as the process lives
     return device
@@ -183,7 +187,8 @@ def torchrun(count, *command, max_restarts=0, own_report=False, **options):
     meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "--monitor-interval=0.1"]
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--max-restarts={max_restarts}", *meet]
     options = {"env": os.environ} | options
-    options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], "PYTHONUNBUFFERED": "1"}
+    own = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])  # so that it finds utils
+    options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], "PYTHONUNBUFFERED": "1", "PYTHONPATH": own}
     if not own_report:
         options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
     whole = [*launch, *map(str, command)]
@@ -191,11 +196,13 @@ def torchrun(count, *command, max_restarts=0, own_report=False, **options):
         whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, **options
     ) as process:
         try:
-            report = False
+            before, report = "", False
             for line in process.stdout:
-                report |= line.startswith("Traceback (most recent call last):") and not own_report
-                if not report:
+                log = re.match(r"[EIW]\d{4} ", line)
+                report = report or ("failed (exitcode" in before and line.startswith("Traceback"))  # all that follows is torchrun's
+                if own_report or not (report or log):
                     yield line.rstrip("\n")
+                before = line
             if process.wait():
                 raise subprocess.CalledProcessError(process.returncode, f"torchrun {' '.join(map(str, command))}")
         finally:

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .checkpoint import digest
 from .data import Augment, check_share, own_part
+from .files import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class FolderLoader:
 
     def settings(self):
         """What the batches depend on, as plain values; of the pictures, their names."""
-        of_source = digest(*(torch.from_numpy(np.frombuffer(part.tobytes(), np.uint8)) for part in (self.source.names, self.source.labels)))
+        of_source = digest(b"".join(part.tobytes() for part in (self.source.names, self.source.labels)))
         names = ("batch_size", "size", "crop", "shuffle", "seed", "drop_last")
         return {"pictures": of_source, "images": len(self.source)} | {name: getattr(self, name) for name in names}
 
