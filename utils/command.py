@@ -108,10 +108,10 @@ def run(options):
             raise ValueError("--sync-batch-norm needs GPUs: PyTorch has no such layer for CPUs")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     count = distributed.processes()
-    print(f"{options.network}, {sum(p.numel() for p in model.parameters()):,} parameters, on {title}: {len(loader):,} steps an epoch", end="")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    steps = f"{len(loader):,} steps an epoch of {options.batch_size} images"
     shares = f", {options.batch_size // count} in each of {count} processes" if count > 1 else ""
-    print(f" of {options.batch_size} images{shares}", end="")
-    print(f", {train.device_name(device)}", flush=True)
+    print(f"{options.network}, {size:,} parameters, on {title}: {steps}{shares}, {train.device_name(device)}", flush=True)
     optimizer, scheduler = train.sgd_one_cycle(model, options.lr, options.epochs * len(loader))
     model = distributed.wrap(model, train.precision(device).memory_format)
     history = train.fit(

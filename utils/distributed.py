@@ -187,8 +187,8 @@ def torchrun(count, *command, max_restarts=0, own_report=False, **options):
     meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "--monitor-interval=0.1"]
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--max-restarts={max_restarts}", *meet]
     options = {"env": os.environ} | options
-    own = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])  # so that it finds utils
-    options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], "PYTHONUNBUFFERED": "1", "PYTHONPATH": own}
+    own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}  # so that it finds utils
+    options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], **own}
     if not own_report:
         options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
     whole = [*launch, *map(str, command)]

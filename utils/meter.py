@@ -69,7 +69,8 @@ class Meter:
         """Where several processes share the images: go on with the sums over all of them. Each process must call it."""
         if distributed.processes() == 1:
             return
-        sums = torch.stack([self.loss_sum.double(), self.correct.double(), torch.full_like(self.loss_sum, self.images, dtype=torch.float64)])
+        images = torch.full_like(self.correct, self.images)
+        sums = torch.stack([self.loss_sum.double(), self.correct.double(), images.double()])
         self.loss_sum, self.correct, images = distributed.add_up(sums)
         self.images = int(images)
         all_are = self.finite == len(self.rates)  # then the message names the batch of the process where one is not

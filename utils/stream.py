@@ -49,7 +49,7 @@ def pictures(folder):
 
 
 def folders(path):
-    """(training, validation, test) Pictures from path/train and path/val (or path/test). Validation is every tenth of the training pictures."""
+    """(training, validation, test) Pictures from path/train and path/val (or path/test); every tenth of path/train is for validation."""
     tests = [Path(path, name) for name in ("val", "test") if Path(path, name).is_dir()]
     if not Path(path, "train").is_dir() or not tests:
         raise ValueError(f"{path} must hold the folders train and val (or test), with a folder of pictures for each class")

@@ -51,7 +51,10 @@ def _shard_mistake(parts, order, processes):
             cause = "The remainder of the division is nobody's: len(order) // processes images for each leave some over."
         return "all", f"Found: nobody takes {len(missing)} of {len(order)} images.\n{cause}"
     if max(sizes) - min(sizes) > 1:
-        return "even", f"Found: parts of {sizes} images.\nAll wait for the process that has most: their lengths should differ by one at most."
+        return (
+            "even",
+            f"Found: parts of {sizes} images.\nAll wait for the process that has most: their lengths should differ by one at most.",
+        )
     return None, ""
 
 
@@ -77,7 +80,9 @@ def shard(answer):
             if out is None:
                 hints = {"return": "Found: it returns None.\nIts last line needs `return`."}
             elif part is None:
-                hints = {"return": f"Found: it returns a {type(out).__name__}.\nReturn the numbers of the images, such as a part of `order`."}
+                hints = {
+                    "return": f"Found: it returns a {type(out).__name__}.\nReturn the numbers of the images, such as a part of `order`."
+                }
             elif given != order:
                 hints = {"input": "Found: `order` has changed after the call.\nAll processes need it as it is: make a new list."}
             elif _numbers(again) != part:
@@ -119,11 +124,17 @@ def _average_mistake(parameters, before, weights, calls, processes, factor):
     if any(not torch.equal(p.detach(), w) for p, w in zip(parameters, weights, strict=True)):
         return "weights", "Found: the weights themselves have changed.\nAverage parameter.grad; the optimizer makes the step afterwards."
     if any(grad is None for grad, _ in found):
-        return "mean", "Found: a gradient is None afterwards.\nall_reduce changes its tensor in place and returns nothing: don't assign its result."
+        return (
+            "mean",
+            "Found: a gradient is None afterwards.\nall_reduce changes its tensor in place and returns nothing: don't assign its result.",
+        )
     if not calls:
         return "called", "Found: all_reduce is never called.\nWithout it, no process learns of the others' gradients."
     if any(grad.shape != old.shape for grad, old in found):
-        return "mean", "Found: a gradient has another shape afterwards.\nEach number is averaged with the same number of the other processes."
+        return (
+            "mean",
+            "Found: a gradient has another shape afterwards.\nEach number is averaged with the same number of the other processes.",
+        )
     right = [old * factor / processes for _, old in found]
 
     def like(expected):
