@@ -113,7 +113,7 @@ def run(options):
     shares = f", {options.batch_size // count} in each of {count} processes" if count > 1 else ""
     print(f"{options.network}, {size:,} parameters, on {title}: {steps}{shares}, {train.device_name(device)}", flush=True)
     optimizer, scheduler = train.sgd_one_cycle(model, options.lr, options.epochs * len(loader))
-    model = distributed.wrap(model, train.precision(device).memory_format)
+    model = distributed.wrap(model)
     history = train.fit(
         model, loader, val_loader, epochs=options.epochs, optimizer=optimizer, scheduler=scheduler, checkpoint=options.checkpoint,
     )  # fmt: skip

@@ -112,13 +112,16 @@ def _in_words(error):
 # ---- the network ----------------------------------------------------------------------------------------------------
 
 
-def wrap(model, memory_format=torch.contiguous_format):
+def wrap(model):
     """The model as all processes train it: from the first one's weights, its gradients averaged in each backward pass.
 
-    memory_format: in which `fit` is going to train. From here on, each process draws other random numbers, for dropout.
+    From here on, each process draws other random numbers, for dropout.
     """
+    from .train import precision  # here, because train itself needs this module
+
     if processes() == 1:
         return model
+    memory_format = precision(next(model.parameters()).device).memory_format  # before DDP lays out its buffers for the gradients
     torch.manual_seed(torch.initial_seed() + rank())
     return nn.parallel.DistributedDataParallel(model.to(memory_format=memory_format))
 

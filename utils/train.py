@@ -148,7 +148,8 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     criterion = criterion or nn.CrossEntropyLoss()
-    model.to(memory_format=precision(next(model.parameters()).device).memory_format)
+    if model is distributed.unwrapped(model):  # else distributed.wrap has done it: DDP averages wrongly what is laid out anew afterwards
+        model.to(memory_format=precision(next(model.parameters()).device).memory_format)
     history = History()
     keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
     distributed.agree(keeper.settings)
