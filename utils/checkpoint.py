@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import distributed
 from .files import atomic_write
 
 
@@ -28,6 +29,7 @@ class Checkpoint:
 
     def __init__(self, path, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion):
         self.path, self.last = path, None
+        model = distributed.unwrapped(model)  # so that it does not matter how many processes go on
         self.parts = {"model": model, "optimizer": optimizer} | ({"scheduler": scheduler} if scheduler else {})
         self.loaders = [loader for loader in (train_loader, val_loader) if hasattr(loader, "epoch")]
         parameters = list(model.parameters())
@@ -50,11 +52,17 @@ class Checkpoint:
         self.settings |= {"optimizer": type(optimizer).__name__, "schedule": type(scheduler).__name__}
 
     def save(self, history):
-        """Keep everything; if the disk is full, say so and leave the last whole file as it is."""
+        """Keep everything; if the disk is full, say so and leave the last whole file as it is.
+
+        Of several processes, the first one writes: all have the same, but for the generators of random numbers.
+        """
         state = {name: _without_numpy(part.state_dict()) for name, part in self.parts.items()}
         state |= {"history": vars(history), "epochs": [loader.epoch for loader in self.loaders], "random": _random_state()}
         if not self.path:
             self.last = copy.deepcopy(state)
+            return
+        state["random of all"] = distributed.from_all(state["random"])
+        if distributed.rank() > 0:
             return
         try:
             save(self.path, self.settings, state)
@@ -68,7 +76,8 @@ class Checkpoint:
     def resume(self, history):
         """Take up what was kept; returns whether there was anything."""
         if self.path:
-            state = load(self.path, self.settings, next(self.parts["model"].parameters()).device)
+            device = next(self.parts["model"].parameters()).device
+            state = distributed.from_first(load(self.path, self.settings, device) if distributed.rank() == 0 else None)
         else:
             settings, state = Checkpoint.interrupted or (None, None)
             Checkpoint.interrupted, state = None, state if settings == self.settings else None
@@ -80,7 +89,8 @@ class Checkpoint:
         for loader, done in zip(self.loaders, state["epochs"], strict=True):
             loader.epoch = done
         vars(history).update(state["history"])
-        _restore_random_state(state["random"])
+        of_all = dict(enumerate(state.get("random of all", [])))  # a process that was not there keeps its own
+        _restore_random_state(of_all.get(distributed.rank(), state["random"] if distributed.rank() == 0 else _random_state()))
         return True
 
 

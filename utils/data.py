@@ -358,6 +358,22 @@ def _scale_and_shift(mean, std, device):
     return 1 / (255 * std), mean / std
 
 
+def own_part(n, batch_size, share):
+    """Which of an epoch's n positions one of several processes takes, as an array: its part of each batch.
+
+    With batches of 6 and share (1, 2), the second of two processes: 3, 4, 5, 9, 10, 11, …
+    """
+    rank, processes = share
+    positions = np.arange(n)
+    return positions[positions % batch_size // math.ceil(batch_size / processes) == rank]
+
+
+def check_share(batch_size, n, share):
+    """Raises ValueError unless all processes get equally many images in each training step."""
+    if share[1] > 1 and (batch_size % share[1] or n < batch_size):
+        raise ValueError(f"{share[1]} processes need batches of equal parts: {n:,} images in batches of {batch_size} don't give them")
+
+
 class BatchLoader:
     """Batches of (float images, labels) from a split that lies in memory on `device`.
 
@@ -367,12 +383,16 @@ class BatchLoader:
     ahead: how many batches are augmented at once. A GPU is used best by a whole epoch, if its memory holds it: 2 GB with CIFAR.
     drop_last: leave out a last batch that is not full (an only batch is kept). For training: batch norm cannot learn from a batch
     of one image, and all steps have one shape.
+    share: (rank, processes) where several processes train together: this one takes the rank-th of so many equal parts of each batch. All
+    have the same order, so that each image is taken exactly once; the last batch may have unequal parts unless it is left out.
 
     An epoch is one pass over the loader. Its order and draws depend on `seed` and the number of the epoch alone, and are
     the same on every device. `len(loader)` is the number of batches. Raises ValueError for what it cannot use.
     """
 
-    def __init__(self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None, drop_last=False, ahead=1):
+    def __init__(
+        self, split, batch_size, augment=None, shuffle=False, seed=0, device="cpu", size=None, drop_last=False, ahead=1, share=(0, 1),
+    ):  # fmt: skip
         if batch_size < 1 or len(split) == 0:
             raise ValueError(f"needs images and a batch size of at least 1, got {len(split)} images, batch size {batch_size}")
         sizes = size if isinstance(size, tuple) else (size,)
@@ -380,9 +400,11 @@ class BatchLoader:
             raise ValueError(f"size must be at least 1 pixel, got {size}")
         if ahead < 1:
             raise ValueError(f"ahead must be at least 1 batch, got {ahead}")
+        if drop_last:
+            check_share(batch_size, len(split), share)
         self.split = Split(split.images.to(device), split.labels.to(device))
         self.batch_size, self.augment, self.shuffle, self.seed, self.size = batch_size, augment, shuffle, seed, size
-        self.device, self.drop_last, self.ahead = self.split.labels.device, drop_last, ahead
+        self.device, self.drop_last, self.ahead, self.share = self.split.labels.device, drop_last, ahead, share
         self.epoch = 0
 
     def __len__(self):
@@ -406,12 +428,16 @@ class BatchLoader:
         if self.augment and self.augment.alternating:
             first = np.random.default_rng([self.seed, n]).random(n) < 0.5  # of each image, whatever the order
             draws[:, 0] = torch.from_numpy(first ^ bool(number % 2))[order]
-        order, draws = (None if x is None else x.to(self.device) for x in (torch.from_numpy(order) if self.shuffle else None, draws))
-        step = self.ahead * self.batch_size
-        for start in range(0, len(self) * self.batch_size, step):
-            part = slice(start, min(start + step, len(self) * self.batch_size))
+        own = own_part(min(n, len(self) * self.batch_size), self.batch_size, self.share)
+        shuffled = self.shuffle or self.share[1] > 1
+        order, draws = torch.from_numpy(order[own]) if shuffled else None, None if draws is None else draws[own]
+        order, draws = (None if x is None else x.to(self.device) for x in (order, draws))
+        size_here = math.ceil(self.batch_size / self.share[1])
+        step = self.ahead * size_here
+        for start in range(0, len(own), step):
+            part = slice(start, min(start + step, len(own)))
             images, labels = (x[part] if order is None else x[order[part]] for x in (self.split.images, self.split.labels))
             if size and images.shape[2:] != (size, size):
                 images = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
             images = self.augment(images, draws[part]) if self.augment else Augment().normalise(images)
-            yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            yield from zip(images.split(size_here), labels.split(size_here), strict=True)

@@ -1,11 +1,14 @@
 """What `train.epoch` watches while it trains: the sums of an epoch, a progress bar, a loss that ran away, a full memory."""
 
+import math
 import sys
 import time
 from operator import length_hint
 
 import torch
 from tqdm import tqdm
+
+from . import distributed
 
 BAR = "{desc} |{bar:20}| {remaining} left{postfix}"
 COUNT = "{desc} {n} batches{postfix}"  # for a loader without a length
@@ -18,6 +21,7 @@ class Meter:
             for images, labels in meter:
                 ...
                 meter.add(loss, logits, labels)
+        meter.add_up()
         loss, accuracy = meter.means()
 
     label: what stands before the progress bar, which adds T or V. optimizer: given in training; the message on a loss of NaN names its
@@ -61,17 +65,29 @@ class Meter:
             self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}, {self.images / elapsed:,.0f} images/s", refresh=False)
             self.shown = elapsed
 
+    def add_up(self):
+        """Where several processes share the images: go on with the sums over all of them. Each process must call it."""
+        if distributed.processes() == 1:
+            return
+        images = torch.full_like(self.correct, self.images)
+        sums = torch.stack([self.loss_sum.double(), self.correct.double(), images.double()])
+        self.loss_sum, self.correct, images = distributed.add_up(sums)
+        self.images = int(images)
+        all_are = self.finite == len(self.rates)  # then the message names the batch of the process where one is not
+        self.finite = distributed.add_up(torch.where(all_are, 2**60, self.finite), least=True)
+
     def means(self):
         """(mean loss per image, share of images predicted correctly), of all images so far."""
         if not self.images:
             raise ValueError("the loader gave no images: nothing to train on or to evaluate")
-        good = self.finite.item()
-        if good < len(self.rates):
+        loss = self.loss_sum.item()
+        if not math.isfinite(loss):
+            good = self.finite.item()
             run = f"{self.label.strip()}: " if self.label else ""
             of = f" of {self.batches}" if self.batches else ""
             at = f", at learning rate {self.rates[good]:.2g}: lower it" if self.optimizer else ""
             raise FloatingPointError(f"{run}the loss is NaN or infinite from batch {good + 1}{of} on{at}")
-        return self.loss_sum.item() / self.images, self.correct.item() / self.images
+        return loss / self.images, self.correct.item() / self.images
 
     def __exit__(self, kind, error, traceback):
         self.bar.close()

@@ -2,6 +2,8 @@
 
 history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.AdamW(model.parameters()))
 test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
+
+As a command, for one process or with torchrun for many: `python -m utils.train --help`.
 """
 
 import bisect
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from . import data
+from . import data, distributed
 from .checkpoint import Checkpoint
 from .meter import Meter
 
@@ -98,11 +100,14 @@ def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label="")
 
     loader: yields (images, labels). criterion: logits, labels -> mean loss of the batch. scheduler: stepped once a batch.
     label: what stands before the progress bar.
-    Both results are means over *images*; batches of different sizes therefore count by their size.
+    Both results are means over *images*; batches of different sizes therefore count by their size. Where several processes train
+    together (see distributed.py), each calls this with its share of the images, and both are of the images of all.
     Raises what Meter raises: FloatingPointError for a loss of NaN, MemoryError, ValueError for no images.
     """
     training = optimizer is not None
     model.train(training)
+    if not training:
+        model = distributed.unwrapped(model)  # processes may have different numbers of batches: none waits for another
     device = next(model.parameters()).device
     dtype = precision(device).dtype
     meter = Meter(loader, device, label, optimizer)
@@ -120,6 +125,9 @@ def epoch(model, loader, criterion, optimizer=None, *, scheduler=None, label="")
                 if scheduler:
                     scheduler.step()
             meter.add(loss, logits, labels)
+    if training:
+        distributed.share_buffers(model)
+    meter.add_up()
     return meter.means()
 
 
@@ -140,9 +148,11 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     criterion = criterion or nn.CrossEntropyLoss()
-    model.to(memory_format=precision(next(model.parameters()).device).memory_format)
+    if model is distributed.unwrapped(model):  # else distributed.wrap has done it: DDP averages wrongly what is laid out anew afterwards
+        model.to(memory_format=precision(next(model.parameters()).device).memory_format)
     history = History()
     keeper = Checkpoint(checkpoint, model, train_loader, val_loader, epochs, optimizer, scheduler, criterion)
+    distributed.agree(keeper.settings)
     if keeper.resume(history) and len(history) < epochs:
         print(f"{label} goes on after epoch {len(history)}, from its checkpoint".lstrip())
 
@@ -283,3 +293,9 @@ def train_and_test(
     )  # fmt: skip
     criterion = nn.CrossEntropyLoss()
     return Outcome(history, epoch(model, train_loader, criterion)[1], epoch(model, test_loader, criterion)[1])
+
+
+if __name__ == "__main__":
+    from .command import main
+
+    main()

@@ -22,5 +22,6 @@ from .notebook06 import paper_depth, plain_block, plain_identity  # noqa: F401
 from .notebook08 import inception_block, inception_shortcut, make_identity, resnext_block  # noqa: F401
 from .notebook09 import filter_normalised, grad_cam, skip_block  # noqa: F401
 from .notebook10 import orthogonalise, whitening  # noqa: F401
+from .notebook11 import average_gradients, shard  # noqa: F401
 
 __all__ = sorted(EXERCISES)
