@@ -143,6 +143,17 @@ def test_each_epoch_has_its_size_and_the_last_one_stays():
     assert [next(iter(loader))[0].shape[2:] for _ in range(4)] == [(8, 8), (12, 12), (32, 32), (32, 32)]
 
 
+def test_short_epochs_are_drawn_anew_from_all_images():
+    loader = data.BatchLoader(numbered(64), 8, shuffle=True, max_batches=2)
+    taken = [order(loader) for _ in range(12)]
+    assert len(loader) == 2 and all(len(set(labels)) == 16 for labels in taken)
+    assert len(set().union(*taken)) > 32
+    assert len(data.BatchLoader(numbered(64), 8, max_batches=20)) == 8
+    assert loader.settings() != data.BatchLoader(numbered(64), 8, shuffle=True, max_batches=3).settings()
+    with pytest.raises(ValueError, match="max_batches"):
+        data.BatchLoader(numbered(64), 8, max_batches=0)
+
+
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_batches_are_the_same_however_many_are_augmented_at_once(drop_last):
     def loader(ahead):

@@ -178,20 +178,24 @@ def blocks(drawings, width=5):
     )
     arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
 
-    def step(axis, y, text, edge="black", x=0):
+    def box(axis, y, text, edge="black", x=0):
         fill = "#e8e8e8" if text in ("BN", "ReLU", "BN, ReLU") else "white"
-        box = {"boxstyle": "round,pad=0.35", "facecolor": fill, "edgecolor": edge}
-        axis.text(x, y, text, ha="center", va="center", bbox=box, fontsize=11, color="black", zorder=5)
+        style = {"boxstyle": "round,pad=0.35", "facecolor": fill, "edgecolor": edge}
+        axis.text(x, y, text, ha="center", va="center", bbox=style, fontsize=11, color="black", zorder=5)
+
+    def steps(axis, y, texts):
+        """Draw arrows and boxes one below the other; returns where the last box ends."""
+        for text in texts:
+            axis.annotate("", (0, y - 0.7), (0, y), arrowprops=arrow)
+            box(axis, y - 0.95, text)
+            y -= 1.1
+        return y
 
     for axis, (title, (path, shortcut, after)) in zip(axes[0], drawings.items(), strict=True):
         axis.set(title=title, xlim=(-2.2, 3.4), ylim=(-1.1 * longest - 2.3, 0.7))
         axis.axis("off")
         axis.text(0, 0.15, "x", ha="center", va="bottom", style="italic", fontsize=13)
-        y = 0.0
-        for text in path:
-            axis.annotate("", (0, y - 0.7), (0, y), arrowprops=arrow)
-            step(axis, y - 0.95, text)
-            y -= 1.1
+        y = steps(axis, 0.0, path)
         if shortcut is not None:
             axis.annotate("", (0, y - 0.6), (0, y), arrowprops=arrow)
             plus = {"boxstyle": "circle,pad=0.12", "facecolor": "white"}
@@ -199,12 +203,9 @@ def blocks(drawings, width=5):
             axis.plot([0, 2.3, 2.3], [0, 0, y - 0.85], color=COLOURS[1], linewidth=2.5, solid_joinstyle="round")
             axis.annotate("", (0.3, y - 0.85), (2.33, y - 0.85), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
             if shortcut:
-                step(axis, y / 2 - 0.4, shortcut, edge=COLOURS[1], x=2.3)
+                box(axis, y / 2 - 0.4, shortcut, edge=COLOURS[1], x=2.3)
             y -= 1.1
-        for text in after:
-            axis.annotate("", (0, y - 0.7), (0, y), arrowprops=arrow)
-            step(axis, y - 0.95, text)
-            y -= 1.1
+        y = steps(axis, y, after)
         axis.annotate("", (0, y - 0.6), (0, y), arrowprops=arrow)
         axis.text(0, y - 0.7, "y", ha="center", va="top", style="italic", fontsize=13)
     return figure

@@ -1,7 +1,7 @@
 """The training loop that every notebook uses. Notebook 01 derives it line by line.
 
-history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.AdamW(model.parameters()))
-test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
+    history = fit(model, train_loader, val_loader, epochs=10, optimizer=torch.optim.AdamW(model.parameters()))
+    test_loss, test_accuracy = epoch(model, test_loader, nn.CrossEntropyLoss())
 
 As a command, for one process or with torchrun for many: `python -m utils.train --help`.
 """
@@ -58,7 +58,8 @@ def device(name="auto"):
 
 def device_name(device):
     """What a result says it was measured on: the GPU's name, or "cpu, 2 threads"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {threads} thread{'s' * (threads != 1)}"
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,14 @@ def rounded(model):
     """
     model = copy.deepcopy(model)
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and tensor.dim() > 1:
-            tensor.copy_(tensor.half())
+        tensor.copy_(_as_stored(tensor))
         if not tensor.isfinite().all():
             raise ValueError(f"{name} has numbers that are not finite, or too large for float16")
     return model
+
+
+def _as_stored(tensor):
+    return tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor
 
 
 def save(model, name, folder=FOLDER, **record):
@@ -37,8 +40,7 @@ def save(model, name, folder=FOLDER, **record):
 
     record: how the network was made, for NAME.json; shapes and the SHA-256 of the other file are added.
     """
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in rounded(model).state_dict().items()}
-    arrays = {key: (t.half() if t.is_floating_point() and t.dim() > 1 else t).numpy() for key, t in state.items()}
+    arrays = {key: _as_stored(tensor.detach().cpu().contiguous()).numpy() for key, tensor in rounded(model).state_dict().items()}
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # the same numbers give the same file
     content = packed.getvalue()
