@@ -7,7 +7,8 @@ images on the device and before the network is made, and stops after the last st
 is done once whatever the number of runs (compiling, choosing algorithms) comes before and is told apart. The 10,000 test images are
 looked at once, after the last epoch, plain and in six views; that time is told apart, too. Every run counts: mean and spread, no best of n.
 
-Results are written to benchmarks/results/ unless an option changes what is trained.
+Results are written to benchmarks/results/ unless an option changes what is trained. A run that is stopped goes on with the seed in which
+it was, as long as nothing else has changed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from utils import data, fast, train
+from utils.files import atomic_write, digest
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -108,13 +110,20 @@ class Run:
         return {"seconds": end - start, "accuracy": accuracies[0], "six_views": accuracies[1], "seconds_of_testing": self.now() - end}
 
 
-def measure(dataset, device, recipe, seeds, compiled):
-    """Train with each seed and print what comes out; returns what is written down."""
+def measure(dataset, device, recipe, seeds, compiled, unfinished=None):
+    """Train with each seed and print what comes out; returns what is written down.
+
+    unfinished: the file that keeps the trainings which are done, until all are.
+    """
     run = Run(dataset, device, recipe, compiled)
     rates = ", ".join(f"{rate:,.0f} images/s at {size}×{size}" for size, rate in run.rates.items())
     print(f"{dataset.name}: compiled and warmed up in {run.seconds_before:.1f} s; {rates}", flush=True)
-    rows = []
-    for seed in range(seeds):
+    facts = {
+        "device": train.device_name(device), "precision": str(train.precision(device)), "compiled": run.trained is not run.model,
+        "images": len(dataset.train), "torch": torch.__version__, "python": platform.python_version(), **recipe,
+    }  # fmt: skip
+    rows = done_before(unfinished, facts) if unfinished else []
+    for seed in range(len(rows), seeds):
         row = run.train(seed, f"{dataset.name}, seed {seed}")
         rows.append(row)
         print(
@@ -122,15 +131,38 @@ def measure(dataset, device, recipe, seeds, compiled):
             f"{row['seconds']:.2f} s of training; tested in {row['seconds_of_testing']:.2f} s",
             flush=True,
         )
-    record = {
-        "device": train.device_name(device), "precision": str(train.precision(device)), "compiled": run.trained is not run.model,
-        "images": len(dataset.train), "seconds_before": round(run.seconds_before, 1), "runs": seeds,
-        **{key: [round(row[key], 4) for row in rows] for key in rows[0]},
-    }  # fmt: skip
+        if unfinished:
+            write(unfinished, json.dumps({"of": key_of(facts), "rows": rows}))
+    record = facts | {"seconds_before": round(run.seconds_before, 1), "runs": seeds}
+    record |= {key: [round(row[key], 4) for row in rows[:seeds]] for key in rows[0]}
     for key in ("accuracy", "six_views"):
         record[f"mean_{key}"] = statistics.mean(record[key])
         record[f"std_{key}"] = statistics.stdev(record[key]) if seeds > 1 else None
-    return record | {"mean_seconds": statistics.mean(record["seconds"]), "minutes": statistics.mean(record["seconds"]) / 60, **recipe}
+    return record | {"mean_seconds": statistics.mean(record["seconds"]), "minutes": statistics.mean(record["seconds"]) / 60}
+
+
+def key_of(facts):
+    """A short name for a run and its code."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(fast.__file__).parent.glob("*.py")))
+    return digest(code + repr(sorted(facts.items())).encode())
+
+
+def done_before(unfinished, facts):
+    """The trainings of a run that was stopped; none if it was of something else."""
+    try:
+        found = json.loads(unfinished.read_text(encoding="utf-8"))
+        rows = found["rows"] if found["of"] == key_of(facts) else []
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or half of one
+        return []
+    if rows:
+        print(f"going on with seed {len(rows)}: those before are done", flush=True)
+    return rows
+
+
+def write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as partial:
+        Path(partial).write_text(text, encoding="utf-8")
 
 
 def line(name, row):
@@ -181,18 +213,19 @@ def main(arguments=None):
         if options.images:
             parts = dataset.train[: options.images], dataset.test[: options.images]
             dataset = data.Dataset(name, *parts, dataset.classes)
-        row = measure(dataset, device, recipe, options.seeds, compiled)
+        official = not changed and not options.images
+        unfinished = RESULTS / f"unfinished_{name}_{device.type}.json" if official else None
+        row = measure(dataset, device, recipe, options.seeds, compiled, unfinished)
         accuracy, seconds = TARGETS.get((name, device.type), (1, 0))
         reached = row["mean_six_views"] >= accuracy and row["mean_seconds"] <= seconds
         print(f"{line(f'{name}_{device.type}', row)[2:]}; target {accuracy:.0%} in {seconds} s: {'reached' if reached else 'NOT reached'}")
-        if changed or options.images:
+        if not official:
             continue
-        RESULTS.mkdir(exist_ok=True)
-        record = json.loads(path.read_text()) if path.exists() else {}
-        versions = {"torch": torch.__version__, "python": platform.python_version()}
-        record[f"{name}_{device.type}"] = row | versions
-        path.write_text(json.dumps(record, indent=1) + "\n")  # after each, should it be stopped
-        path.with_suffix(".md").write_text("\n".join(line(key, record[key]) for key in sorted(record)) + "\n")
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        record[f"{name}_{device.type}"] = row
+        write(path, json.dumps(record, indent=1) + "\n")  # after each, should it be stopped
+        write(path.with_suffix(".md"), "\n".join(line(key, record[key]) for key in sorted(record)) + "\n")
+        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

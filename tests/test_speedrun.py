@@ -59,6 +59,26 @@ def test_every_run_is_written_down(written, capsys):
     assert written.with_suffix(".md").read_text().count("\n- CIFAR-10") == 1  # one line each, sorted
 
 
+def test_a_run_that_was_stopped_goes_on_with_the_next_seed(written, monkeypatch, capsys):
+    train, seeds = speedrun.Run.train, []
+
+    def stopped(run, seed, label):
+        seeds.append(seed)
+        if seeds == [0, 1]:
+            raise KeyboardInterrupt
+        return train(run, seed, label)
+
+    monkeypatch.setattr(speedrun.Run, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        speedrun.main(["--seeds", "2", "--device", "cpu"])
+    assert not written.exists()
+    speedrun.main(["--seeds", "2", "--device", "cpu"])
+    assert seeds == [0, 1, 1] and "going on with seed 1" in capsys.readouterr().out
+    assert json.loads(written.read_text())["cifar10_cpu"]["runs"] == 2
+    speedrun.main(["--seeds", "1", "--device", "cpu"])
+    assert seeds[3:] == [0], "a finished run starts anew"
+
+
 def test_a_run_with_other_options_is_not_written_down(written, capsys):
     speedrun.main(["--epochs", "1", "--seeds", "1", "--images", "100", "--device", "cpu"])
     assert not written.exists() and "1 epochs, 1 runs" in capsys.readouterr().out
