@@ -158,7 +158,8 @@ def bars(values, xlabel, title, published=None):
     axis.set(xlabel=xlabel, yticks=range(len(values)), yticklabels=values)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.plot([], [], "o", color=COLOURS[0], label="one seed each; the bar is their mean")
+    several = max(map(len, values.values())) > 1
+    axis.plot([], [], "o", color=COLOURS[0], label="one seed each; the bar is their mean" if several else "one seed")
     if published:
         axis.plot([], [], "D", color=COLOURS[1], label="published")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10)
@@ -201,7 +202,7 @@ def blocks(drawings, width=5):
             plus = {"boxstyle": "circle,pad=0.12", "facecolor": "white"}
             axis.text(0, y - 0.85, "+", ha="center", va="center", fontsize=14, zorder=5, bbox=plus)
             axis.plot([0, 2.3, 2.3], [0, 0, y - 0.85], color=COLOURS[1], linewidth=2.5, solid_joinstyle="round")
-            axis.annotate("", (0.3, y - 0.85), (2.33, y - 0.85), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
+            axis.annotate("", (0.16, y - 0.85), (2.3, y - 0.85), arrowprops=arrow | {"color": COLOURS[1], "linewidth": 2.5})
             if shortcut:
                 box(axis, y / 2 - 0.4, shortcut, edge=COLOURS[1], x=2.3)
             y -= 1.1
