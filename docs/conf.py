@@ -21,7 +21,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "misc.highlighting_failure",  # a cell may begin with % or !
