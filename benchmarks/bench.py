@@ -311,7 +311,7 @@ TITLES = {
 
 
 def table(record):
-    """The figures as a table in Markdown, which `make report` puts into the README."""
+    """The figures as a table in Markdown, which `make report` puts into docs/speed.md."""
     lines = [f"{record['device']}, torch {record['torch']}, medians of {record['rounds']} rounds, images a second:", ""]
     lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | of the matrix peak | of the memory bandwidth |"]
     lines += ["| --- " * 8 + "|"]

@@ -166,7 +166,7 @@ def write(path, text):
 
 
 def line(name, row):
-    """The result as a line in Markdown, which `make report` puts into the README. name: such as cifar10_cuda."""
+    """The result as a line in Markdown, which `make report` puts into docs/speed.md. name: such as cifar10_cuda."""
     spread = "" if row["std_six_views"] is None else f" ± {100 * row['std_six_views']:.2f}"
     took = f"{row['mean_seconds']:.1f} s" if row["mean_seconds"] < 120 else f"{row['minutes']:.0f} min"
     return (

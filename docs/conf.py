@@ -8,8 +8,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import prepare  # noqa: E402
-from docutils import nodes  # noqa: E402
-from sphinx.util import logging  # noqa: E402
+import terms  # noqa: E402
 
 project = "Learn residual networks"
 html_title = project
@@ -22,7 +21,7 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = [
     "misc.highlighting_failure",  # a cell may begin with % or !
@@ -77,18 +76,13 @@ def as_text(app, what, name, obj, options, lines):
             lines[number:number] = ["::", ""]
 
 
-def measured(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """{measured}`FILE KEY UNIT`: a number of a result file, with as many decimals as UNIT says, such as .1% or ,.0f."""
-    source, key, form = text.split()
-    try:
-        shown = format(prepare.look_up(source, key), form).replace("%", " %")
-    except (OSError, KeyError, ValueError) as error:
-        logging.getLogger(__name__).warning("no measured number %s: %r", text, error)
-        shown = "?"
-    return [nodes.inline(rawtext, shown, classes=["measured"])], []
+def for_the_site(app, page, content):
+    """Pages of docs/ have links that work in the repository, and no links to the glossary: make those of the site."""
+    if "/" not in page and page != "glossary":
+        content[0] = terms.link([prepare.links(content[0], "docs")])[0]
 
 
 def setup(app):
     prepare.everything()
+    app.connect("source-read", for_the_site)
     app.connect("autodoc-process-docstring", as_text)
-    app.add_role("measured", measured)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import network
 import numpy as np
+import terms
 from sphinx.util import logging
 
 DOCS = Path(__file__).parent
@@ -38,14 +39,6 @@ def repository_options():
     }
 
 
-def look_up(source, key):
-    """A number of a result file; the key's parts are separated by dots."""
-    value = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    for part in key.split("."):
-        value = value[int(part)] if isinstance(value, list) else value[part]
-    return value
-
-
 def write(path, text):
     """Only if it differs: Sphinx then reads only what is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,15 +47,15 @@ def write(path, text):
 
 
 def links(text, folder):
-    """Links to files of the repository, seen from `folder` in it, as links of a page in the same folder of docs/."""
+    """Links to files of the repository, seen from `folder` in it, as links of a page in docs/notebooks/, or else in docs/ itself."""
 
     def renew(match):
         label, target, anchor = match.groups(default="")
         path = (ROOT / folder / target).resolve()
         place = path.relative_to(ROOT).as_posix()
-        up = "../" if folder else ""
-        if path.suffix == ".ipynb":
-            return f"[{label}]({up}{place}{anchor})"
+        up = "../" if folder == "notebooks" else ""
+        if path.suffix == ".ipynb" or place.startswith("docs/"):
+            return f"[{label}]({up}{place.removeprefix('docs/')}{anchor})"
         if place in PAGES:
             return f"[{label}]({up}{PAGES[place]}.md)"
         if place.startswith("utils/") and "/lab/" not in place:
@@ -87,13 +80,13 @@ def saved_figures(source):
 
 
 def for_the_site(path):
-    """A notebook as the site shows it: solutions folded as in JupyterLab, links that work there, figures with alternative texts."""
+    """A notebook as the site shows it: solutions folded as in JupyterLab, links that work there and to the glossary, alternative texts."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
+    prose = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    for cell, source in zip(prose, terms.link(links("".join(cell["source"]), "notebooks") for cell in prose), strict=True):
+        cell["source"] = source
+    for cell in (cell for cell in notebook["cells"] if cell["cell_type"] == "code"):
         source, metadata = "".join(cell["source"]), cell["metadata"]
-        if cell["cell_type"] == "markdown":
-            cell["source"] = links(source, "notebooks")
-            continue
         if metadata.get("jupyter", {}).get("source_hidden"):
             metadata["tags"] = [*metadata.get("tags", []), "hide-input"]
             title, rest = re.match(r"# (Solution) – click to show\n(.*)", source, re.DOTALL).groups()
@@ -203,5 +196,3 @@ def everything():
     for name in ("CONTRIBUTING.md", "data/README.md", "weights/README.md"):
         text = (ROOT / name).read_text(encoding="utf-8").partition("\n")[2]  # each page has a title of its own
         write(GENERATED / name.replace("/", "-"), links(text, Path(name).parent.as_posix().strip(".")))
-    speed = [path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
-    write(GENERATED / "speed.md", "\n\n".join(speed))

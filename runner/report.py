@@ -1,7 +1,7 @@
-"""Bring the README and the texts of the notebooks up to date with the result files; what `make report` calls.
+"""Bring the pages of docs/ and the texts of the notebooks up to date with the result files; what `make report` calls.
 
 A measured number in a text is followed by a comment that names its source, `46.3 %<!-- figures/NN_name/RUN.json test_accuracy -->`: it is
-written anew, with as many decimals as before. The README's table of speeds, between comments of its own, is made anew, too.
+written anew, with as many decimals as before. The table of speeds in docs/speed.md, between comments of its own, is made anew, too.
 """
 
 import json
@@ -13,6 +13,7 @@ from utils.files import atomic_write
 from .provenance import ROOT
 
 NUMBER = re.compile(r"([\d,]*\.?\d+)( %| G| GB)?<!-- (\S+\.json) (\S+) -->")
+PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if "<!-- " in path.read_text(encoding="utf-8")]
 UNITS = {"": 1, " %": 100, " G": 1e-9, " GB": 1e-9}
 
 
@@ -35,26 +36,25 @@ def numbers(text, read=lambda source: json.loads((ROOT / source).read_text(encod
     return NUMBER.sub(renew, text)
 
 
-def readme(text, **options):
-    """The README with everything in it that is made from results; options as those of `numbers`."""
+def renewed(text, **options):
+    """A text with everything in it that is made from results; options as those of `numbers`."""
     tables = [path.read_text(encoding="utf-8").strip() for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))]
-    start, _, rest = text.partition("<!-- speed -->\n")
-    return numbers(
-        "\n".join([f"{start}<!-- speed -->", "\n\n".join(tables), f"<!-- end -->{rest.partition('<!-- end -->')[2]}"]), **options
-    )
+    speeds = re.compile(r"(?<=<!-- speed -->\n).*(?=\n<!-- end -->)", re.DOTALL)
+    return numbers(speeds.sub(lambda match: "\n\n".join(tables), text), **options)
 
 
 def main():
-    for path in (ROOT / "README.md", *sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))):
+    for path in (*PAGES, *sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))):
         old = path.read_text(encoding="utf-8")
         try:
-            new = readme(old) if path.suffix == ".md" else numbers(old)  # a comment holds nothing that JSON would write in another way
+            new = renewed(old)  # in a notebook, too: a comment holds nothing that JSON would write in another way
         except (OSError, KeyError, IndexError) as error:
             sys.exit(f"report: a number in {path.relative_to(ROOT)} has no source: {error}")
         if new != old:
             with atomic_write(path) as partial:
                 partial.write_text(new, encoding="utf-8")
-        print(f"{path.relative_to(ROOT)}: {'brought up to date' if new != old else 'nothing to do'}")
+            print(f"{path.relative_to(ROOT)}: brought up to date")
+    print("all numbers are those of their sources")
 
 
 if __name__ == "__main__":

@@ -165,10 +165,10 @@ def test_every_exercise_has_a_stub_a_check_and_a_hidden_solution(path):
 
 
 def test_links_between_files_work():
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *NOTEBOOKS):
+    for path in (*ROOT.glob("*.md"), ROOT / "data" / "README.md", *(ROOT / "docs").glob("*.md"), *NOTEBOOKS):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)|(?:src|href)=\"(?!http)([^\"]+)\"", prose(path)):
             name = "".join(target)
-            assert (path.parent / name).exists(), f"{path.name}: {name}"
+            assert name.startswith("_static/ort/") or (path.parent / name).exists(), f"{path.name}: {name}"  # ort comes from npm
 
 
 def test_no_large_files():
@@ -179,7 +179,7 @@ def test_no_large_files():
 # ---- the numbers ----------------------------------------------------------------------------------------------------
 # A measured number is followed by a comment that names its source: 47.3 %<!-- figures/01_cnn_cifar100/plain.json test_accuracy -->
 
-TEXTS = [ROOT / "README.md", *NOTEBOOKS]
+TEXTS = [ROOT / "docs" / "results.md", *NOTEBOOKS]
 
 
 def prose(path):
@@ -206,15 +206,30 @@ def test_numbers_are_those_of_the_result_files(text):
         assert abs(float(shown.replace(",", "")) - value) <= 0.5001 * 10**-decimals, f"{shown} is {value} in {source} {key}"
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("text", [ROOT / "README.md", *TEXTS], ids=lambda path: path.stem)
 def test_no_measured_number_without_its_source(text):
     bare = re.findall(r"\d+\.\d+ %(?!<!--).{0,30}", prose(text))
     assert not bare, bare
 
 
-def test_the_readme_is_what_make_report_makes():
+@pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.stem)
+def test_the_pages_are_what_make_report_makes(path):
+    text = path.read_text()
+    assert report.renewed(text, read=lambda source: result(path, source)) == text, "run `make report`"
+
+
+def test_the_readme_is_plain_to_read():
     text = (ROOT / "README.md").read_text()
-    assert report.readme(text, read=lambda source: result("README.md", source)) == text, "run `make report`"
+    assert "<!--" not in text and len(text.splitlines()) < 100
+    assert all(f"(notebooks/{path.name})" in text for path in NOTEBOOKS)
+
+
+def test_the_citation_agrees_with_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["license"] == PROJECT["license"]
+    assert citation["version"] == PROJECT["version"]
+    (author,) = citation["authors"]
+    assert all(words in (ROOT / "README.md").read_text() for words in (citation["title"], author["name"]))
 
 
 def test_report_renews_numbers_and_keeps_their_form():

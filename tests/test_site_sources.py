@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 import ready_to_run  # noqa: E402
+import terms  # noqa: E402
 
 ALT = tomllib.loads((ROOT / "docs" / "figures.toml").read_text(encoding="utf-8"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -49,6 +50,51 @@ def test_every_figure_has_an_alternative_text():
     for notebook, texts in ALT.items():
         for name, text in texts.items():
             assert 40 < len(text) < 300 and text.endswith("."), (notebook, name)
+
+
+STAGE = "{term}`stage <stage>`"
+
+
+@pytest.mark.parametrize(
+    "text, linked",
+    [
+        ("A stage, and another stage.", f"A {STAGE}, and another stage."),
+        ("A stage. Then *stage* is explained; a *stage*.", f"A stage. Then *{STAGE}* is explained; a *stage*."),
+        ("Stages of residual\nblocks.", "{term}`Stages <stage>` of {term}`residual blocks <residual block>`."),
+        ("- **Stage**: seen in a stage.", "- **{term}`Stage <stage>`**: seen in a stage."),
+        ("One stage.\n\n- **Stage**: as above.", f"One {STAGE}.\n\n- **Stage**: as above."),
+        ("A bottleneck; a *bottleneck*.", "A bottleneck; a *{term}`bottleneck <bottleneck>`*."),
+        ("| stage |\n| --- |\n| `stage` |", f"| {STAGE} |\n| --- |\n| `stage` |"),
+        ("# A stage\n\nA backstage, stage-wise.", None),
+        ("`stage`, ``a `stage` ``, [a stage](a.md), ![stage](a.png), $stage$, $$a\nstage$$, <b title='stage'>", None),
+        ("```python\nstage = 1\n```\n\n    stage = 2", None),
+        ("<details><summary>Answer</summary>\n\nThe stage.\n</details>", None),
+        ("<div>\nThe stage.\n</div>", None),
+        (":::{grid} stage\n:::", None),
+        ("84 %<!-- weights/stage.json stage -->", None),
+    ],
+)
+def test_the_first_mention_of_a_term_leads_to_the_glossary(text, linked):
+    assert terms.link([text], ["stage", "residual block", "bottleneck"]) == [linked or text]
+
+
+def test_a_term_is_linked_once_in_a_notebook():
+    assert terms.link(["A stage.", "A *stage*.", "A *stage*."], ["stage"]) == ["A stage.", f"A *{STAGE}*.", "A *stage*."]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
+def test_links_to_the_glossary_leave_the_text_of_a_notebook_as_it_is(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    linked = terms.link(texts)
+    found = re.findall(r"\{term\}`[^`]+ <(.*?)>`", "\n".join(linked))
+    assert len(found) == len(set(found)) > 4 and set(found) <= set(terms.TERMS)
+    without = [re.sub(r"\{term\}`([^`]+) <.*?>`", r"\1", text) for text in linked]
+    assert [text.split() for text in without] == [text.split() for text in texts]
+
+
+def test_the_glossary_is_in_alphabetical_order():
+    assert terms.TERMS == sorted(terms.TERMS, key=str.lower) and len(terms.TERMS) > 30
 
 
 def test_the_locks_of_the_site_have_digests_and_name_no_registry():
