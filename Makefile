@@ -41,7 +41,7 @@ help:
 	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
 	@echo 'make test-answers   check all answers to the exercises, not only some of each'
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium), and visit the site'
-	@echo 'make bench     measure the speed of the loader and the training loop'
+	@echo 'make bench     measure the speed of the loader, the training loop, and two processes'
 	@echo 'make speedrun  train to 94 % on CIFAR-10, as notebook 10 does, and say how long it took'
 	@echo 'make refresh   as run-all, and store the outputs in notebooks/'
 	@echo 'make report    bring the numbers in the texts and the speed table up to date'
@@ -108,6 +108,7 @@ test-browser: setup
 
 bench: setup
 	$(py) benchmarks/bench.py
+	$(py) benchmarks/beyond.py
 
 speedrun: setup
 	$(py) benchmarks/speedrun.py

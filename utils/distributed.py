@@ -69,6 +69,7 @@ def start(device):
 def end():
     """Part from the others, when all is done."""
     if processes() > 1:
+        dist.barrier()  # so that gloo's threads have let go of all tensors: one that still has some when Python ends aborts the process
         dist.destroy_process_group()
 
 
@@ -123,7 +124,9 @@ def wrap(model):
         return model
     memory_format = precision(next(model.parameters()).device).memory_format  # before DDP lays out its buffers for the gradients
     torch.manual_seed(torch.initial_seed() + rank())
-    return nn.parallel.DistributedDataParallel(model.to(memory_format=memory_format))
+    wrapped = nn.parallel.DistributedDataParallel(model.to(memory_format=memory_format))
+    wrapped.broadcast_buffers = False  # not in each step: share_buffers does it once an epoch
+    return wrapped
 
 
 def unwrapped(model):
