@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .data import Augment, check_share, own_part
+from .loader import Augment, check_share, own_part
 from .files import digest
 
 
