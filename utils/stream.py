@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .loader import Augment, check_share, own_part
 from .files import digest
+from .loader import Augment, check_share, own_part
 
 
 @dataclasses.dataclass(frozen=True)
