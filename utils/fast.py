@@ -187,7 +187,7 @@ def muon_recipe(model, steps, batch_size, lr=0.24, bias_lr=0.053, head_lr=0.67, 
 
 SHARED = {"branch": 1, "shortcut": "inside", "batch": 2000, "lr": 0.24, "smoothing": 0.2}
 RECIPES = {  # sizes: of the images, from the first epochs to the last, as many epochs each
-    "cifar10": SHARED | {"epochs": 12, "widths": (64, 256, 256), "sizes": (24, 32, 32)},
+    "cifar10": SHARED | {"epochs": 14, "widths": (64, 256, 256), "sizes": (24, 32, 32)},
     "cifar100": SHARED | {"epochs": 18, "widths": (128, 384, 512), "sizes": (24, 32, 32)},
 }
 TURNS = data.Augment(flip="alternating", rotate=0, crop_padding=2, padding_mode="reflect")
