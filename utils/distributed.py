@@ -196,7 +196,7 @@ def torchrun(count, *command, max_restarts=0, own_report=False, **options):
     own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}  # so that it finds utils
     options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], **own}
     if not own_report:
-        options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
+        options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "KINETO_LOG_LEVEL": "99", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
     whole = [*launch, *map(str, command)]
     with subprocess.Popen(
         whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, **options
