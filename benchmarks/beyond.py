@@ -37,7 +37,7 @@ DEVICE, COUNT = torch.device("cuda" if GPUS > 1 else "cpu"), max(2, GPUS)
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 MAKE, SIDE, BATCH = (models.resnet50, 224, 64 * COUNT) if GPUS > 1 else (lambda: models.cifar_resnet(20), 32, 100)
 ROUNDS, STEPS = 5, 8
-PICTURES, PICTURE_SIDE, READERS = (2_000, 8_000), 96, 2
+PICTURES, PICTURE_SIDE, READERS = (8_000, 32_000), 96, 2
 
 
 # ---- processes ------------------------------------------------------------------------------------------------------
