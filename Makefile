@@ -25,7 +25,7 @@ py := .venv/bin/python
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run-all status progress test test-answers test-browser lab tensorboard bench speedrun refresh report site format lint lock clean
+.PHONY: help setup run-all status progress test test-slow test-answers test-browser lab tensorboard bench speedrun refresh report site format lint lock clean
 
 help:
 	@echo 'make run-all   run every notebook, write plots and results to figures/'
@@ -38,7 +38,8 @@ help:
 	@echo 'make lab       open your own copies of the notebooks, in my_notebooks/, in JupyterLab'
 	@echo 'make progress  which exercises you have solved'
 	@echo 'make tensorboard   follow the runs of notebook 03 in TensorBoard'
-	@echo 'make test      test everything: code, exercises, notebooks (smoke budget, made-up images)'
+	@echo 'make test      test code, exercises and notebooks (smoke budget, made-up images)'
+	@echo 'make test-slow  the tests that take longest: processes that are killed, benchmarks'
 	@echo 'make test-answers   check all answers to the exercises, not only some of each'
 	@echo 'make test-browser   run every notebook in JupyterLab in a browser (chromium), and visit the site'
 	@echo 'make bench     measure the speed of the loader, the training loop, and two processes'
@@ -96,7 +97,11 @@ tensorboard: setup
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each; the files in their
 # own order, since xdist would start those with few but long tests last.
 test: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
+
+# Tests that start many processes, kill them or time them.
+test-slow: setup
+	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -m slow -n 2 tests --ignore tests/browser
 
 # Every answer to every exercise, some 1,100, and all seeds of the proofs of notebook 07; `make test` takes some of each.
 test-answers: setup

@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import bench  # noqa: E402
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_and_written_down(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     monkeypatch.setattr(bench, "ROUNDS", 2)
@@ -61,6 +62,7 @@ def test_traffic_of_a_step():
     assert 0 <= found - (convolution + loss) * bytes_of_a_channel < 50  # the label
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_process_itself():
     """Not that of the process which started it, though it has held more."""
     large = torch.ones(100_000_000)

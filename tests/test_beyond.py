@@ -4,12 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import beyond  # noqa: E402
 
 
+@pytest.mark.slow
 def test_speeds_are_summed_up_and_written_down(tmp_path, monkeypatch, capsys):
     found = {"one_thread": [60.0, 61], "one_process": [100.0, 90], "processes": [95.0, 96], "without_exchange": [100.0, 100]}
     monkeypatch.setattr(beyond.distributed, "torchrun", lambda *command: iter(["a line before", json.dumps(found)]))
@@ -25,6 +27,7 @@ def test_speeds_are_summed_up_and_written_down(tmp_path, monkeypatch, capsys):
     assert "the exchange takes 4% of the time" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_all_pictures_are_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     beyond.make_folder(tmp_path, 12, 20)

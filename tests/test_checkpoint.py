@@ -360,6 +360,7 @@ def test_other_errors_stay_what_they_are():
         train.epoch(nn.Linear(5, 3), [(torch.randn(8, 4), torch.arange(8) % 3)], nn.CrossEntropyLoss())
 
 
+@pytest.mark.slow
 def test_killed_for_real(capsys):
     """The short version of benchmarks/kill.py."""
     assert kill.main(["--training", "1", "--run-all", "0"]) == 0

@@ -230,6 +230,7 @@ def end(file):
     return record["weights"], record["test_accuracy"], [record["history"][name] for name in ("train_loss", "val_accuracy")]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_interrupted_comes_to_the_same_end(folder, tmp_path):
     """One process is killed, torchrun starts all again, they go on; an interrupt then ends them all; the next start takes it up."""
 
@@ -294,6 +295,7 @@ def trained(folder, name, dropout, count=2, leave_after=None):
     return torch.load(folder / f"{name}.end")
 
 
+@pytest.mark.slow
 def test_each_process_goes_on_with_its_own_random_numbers(tmp_path):
     """Dropout draws differently in each; stopped and taken up, they come to the very same weights."""
     whole = trained(tmp_path, "whole", 0.5)
@@ -304,6 +306,7 @@ def test_each_process_goes_on_with_its_own_random_numbers(tmp_path):
     assert all(torch.equal(taken_up["weights"][name], weight) for name, weight in whole["weights"].items())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_is_taken_up_by_one_and_by_four(tmp_path):
     """The steps are the same; without dropout and batch norm, the weights are then equal but for rounding."""
     whole = trained(tmp_path, "whole", 0.0)

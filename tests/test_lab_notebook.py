@@ -8,6 +8,7 @@ from pathlib import Path
 import answers07
 import matplotlib.pyplot as plt
 import nbformat
+import pytest
 from IPython.utils.capture import capture_output
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ def run(cells):
     return printed
 
 
+@pytest.mark.slow
 def test_mending_changes_no_other_cell_and_no_result(monkeypatch, tmp_path):
     """Case 11 is solved in its cells, and case 9 answered with nonsense."""
     monkeypatch.setenv("RESNET_PROGRESS", str(tmp_path / "progress.json"))

@@ -312,6 +312,7 @@ def test_the_same_run_twice_at_once_is_refused(project, capsys, running):
     process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_two_different_runs_at_once_leave_whole_files(project):
     project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{LAB}", "print('Main result:', SEED)")
     here = {"cwd": HERE, "env": os.environ | {"PYTHONPATH": str(HERE)}, "text": True}
