@@ -62,6 +62,7 @@ def links(text, folder):
             return f"[{label}]({up}api.md)"
         return f"[{label}]({REPOSITORY}/blob/main/{place})" if REPOSITORY else f"{label} (`{place}`)"
 
+    text = text.replace("](../docs/_static/", "](../_static/")  # pictures
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)", renew, text)
 
 
