@@ -213,6 +213,7 @@ def test_a_function_as_criterion_resumes(path, criterion, capsys):
     assert "goes on after epoch 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_describes_a_function_is_the_same_in_every_process():
     code = "import torch.nn.functional as F; from utils.checkpoint import describe as d; print(d(F.cross_entropy), d(lambda x: x + 1))"
     ends = {subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True).stdout for _ in range(2)}

@@ -184,6 +184,7 @@ def fails(what):
     train.fit(distributed.wrap(model), loader, None, epochs=2, optimizer=optimizer, criterion=criterion)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "words"),
     [

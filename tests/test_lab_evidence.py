@@ -34,6 +34,7 @@ NORMAL = {
 BY_DESIGN = {"one path without stride", "not as described"}  # a trace shows these only beside the description: see test_lab_proofs.py
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1] if os.environ.get("RESNET_ANSWERS") == "all" else [0])
 def test_evidence_that_is_accepted_differs_from_a_sound_program(seed):
     for number, answer in ANSWERS.items():

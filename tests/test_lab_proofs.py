@@ -34,6 +34,7 @@ def test_every_suspect_has_a_proof_and_a_case():
             assert fault == "healthy" or mine & set(shown), fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2] if os.environ.get("RESNET_ANSWERS") == "all" else [0])  # all: `make test-answers`
 def test_one_instrument_tells_each_fault_from_all_others(seed):
     for name, program, faults in programs(seed):

@@ -256,6 +256,7 @@ lab = experiment.Experiment('01_a', 'cifar10', BUDGET, DATA, EPOCHS, SEED, DEVIC
 lab.save_result('numbers', steps=1, seeds=[SEED] * 1000)"""
 
 
+@pytest.mark.slow
 def test_a_result_that_is_lost_or_changed_is_made_again(project):
     project("01_a.ipynb", f"ROOT = {str(project.root)!r}\n{COUNTS}\n{LAB}")
     assert run_all.main(SMOKE) == 0 == run_all.main(SMOKE) and runs(project) == 1
