@@ -313,6 +313,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, monkeypatch, c
     assert "✓ 2.2 zero_padding" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_kernels_that_write_at_once_lose_nothing(place):
     code = """
 import sys

@@ -203,6 +203,7 @@ def test_the_sound_program_passes_and_no_sealed_one_does():
         assert bool(grade(number, [])) == ("healthy" not in answer.faults), number
 
 
+@pytest.mark.slow
 def test_right_mends_in_other_styles_pass():
     for number, answers in answers07.RIGHT.items():
         for source in answers:
@@ -210,6 +211,7 @@ def test_right_mends_in_other_styles_pass():
             assert not wrong, f"case {number}: {wrong}\n{source}"
 
 
+@pytest.mark.slow
 def test_wrong_mends_do_not_pass():
     assert set(answers07.RIGHT) == set(answers07.WRONG) == set(ANSWERS) - {4}
     for number, answers in answers07.WRONG.items():

@@ -188,6 +188,7 @@ def test_a_finished_notebook_is_not_run_again_while_nothing_has_changed(project,
     assert stored.cells[2].source == "a new text"
 
 
+@pytest.mark.slow
 def test_a_finished_notebook_is_run_again_when_something_has(project, monkeypatch):
     path = project("01_a.ipynb", COUNTS)
     arguments = ["--budget", "smoke"]
