@@ -224,6 +224,7 @@ def test_a_skipped_solution_cell_does_no_harm(capsys):
     assert checks.residual_block(block) is False and "this is the solution" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_exercise_has_a_finished_version_that_passes(capsys):
     for check in framework.EXERCISES.values():
         assert check(check.finished()), capsys.readouterr().out

@@ -197,6 +197,7 @@ def test_an_answer_takes_the_weights_of_torchvision_however_it_is_written(net, b
         checks.take_weights(models.resnet(50, 10), theirs, x)
 
 
+@pytest.mark.slow
 def test_resizing_happens_a_batch_at_a_time():
     """60,000 images of 224×224 would be 12 GB as floats; the loader's memory grows by less than 0.5 GB."""
     code = """

@@ -286,6 +286,7 @@ torchvision.datasets.CIFAR10 = Fetched
 data.load.__defaults__ = (Path(ROOT) / 'data',)"""
 
 
+@pytest.mark.slow
 def test_a_data_set_that_the_run_downloads_does_not_make_the_next_run_start_over(project, monkeypatch):
     from utils import data
 
@@ -392,6 +393,7 @@ def test_the_kernel_gets_a_clean_environment(project, monkeypatch, tmp_path, cap
     assert "✓ False [6.4, 4.8]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_terminal_of_ascii_and_a_folder_with_an_accent(project, tmp_path):
     place = tmp_path / "prüfung é"
     for part in ("utils", "runner"):
@@ -405,6 +407,7 @@ def test_a_terminal_of_ascii_and_a_folder_with_an_accent(project, tmp_path):
     assert done.returncode == 0 and "prüfung é" in done.stdout and done.stdout.rstrip().endswith("é"), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_tick_does_not_stop_the_run(project):
     project("01_a.ipynb", "print('✓ done')")
     code = MAIN.format(str(project.root), [])
@@ -413,6 +416,7 @@ def test_a_terminal_that_cannot_show_a_tick_does_not_stop_the_run(project):
     assert done.returncode == 0 and b"? done" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surroundings", [{"HOME": "/proc/1/nothing"}, {"umask": 0o077}])
 def test_a_home_that_cannot_be_written_to_and_a_strict_umask(project, surroundings):
     project("01_a.ipynb", "import matplotlib.pyplot as plt\nplt.figure()\nprint('Main result: drawn')")

@@ -120,6 +120,7 @@ def in_a_bare_environment(folder, code):
     return made.stdout
 
 
+@pytest.mark.slow
 def test_the_first_cell_fetches_the_project(tmp_path):
     source = ready_to_run.cell(f"file://{ROOT}")["source"]
     where = "\nimport torch, utils.experiment, utils.train\nprint(utils.train.__file__)"
