@@ -253,10 +253,10 @@ def wrong(base):
 
     found = {
         "ReLU after the addition": (make(join=lambda self, y, s: F.relu(y + s)), "A ReLU follows the addition"),
-        "version 1": (make(main=version_1, make_norm=after, shortcut=read(lambda self, x: x)), "BN and ReLU stand before each of them"),
+        "version 1": (make(main=version_1, make_norm=after, shortcut=read(lambda self, x: x)), "BN and ReLU stand before each"),
         "version 1, ReLU at the end": (
             make(main=version_1, make_norm=after, shortcut=read(lambda self, x: x), join=lambda self, y, s: F.relu(y + s)),
-            "BN and ReLU stand before each of them. Nothing follows the addition",
+            "BN and ReLU stand before each",
         ),
         "projection of x": (make(shortcut=read(lambda self, x: x)), "The projection reads x: it must read what the first BN and ReLU"),
         "projection of ReLU(x)": (
@@ -478,8 +478,8 @@ EXERCISES = {
         right(Block, models.PreActBlock),
         wrong(Block)
         | {
-            "a residual block": (models.BasicBlock, "stand before each of them"),
-            "a plain block": (models.PlainBlock, "The shortcut is missing"),
+            "a residual block": (models.BasicBlock, "stand before each"),
+            "a plain block": (models.PlainBlock, "BN and ReLU stand before each of the 2 convolutions"),
         },
     ),
     checks.preact_bottleneck: (
@@ -491,7 +491,7 @@ EXERCISES = {
                 "The 3×3 convolution and the projection",
             ),
             "no widening": (of(Bottleneck, widen=1), "The output has 4 · channels channels"),
-            "a bottleneck of version 1": (models.Bottleneck, "stand before each of them"),
+            "a bottleneck of version 1": (models.Bottleneck, "stand before each"),
             "a basic block": (models.PreActBlock, "expected (2, 32, 6, 5)"),
         },
     ),

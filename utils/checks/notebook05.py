@@ -207,14 +207,14 @@ def _advice(count):
 
     def missing(step):
         if step.kind == "norm":
-            return f"One BN before each of the {count} convolutions of the main path: with the channels that the convolution reads."
+            return f"BN and ReLU stand before each of the {count} convolutions of the main path; a BN has the channels that its convolution reads."
         if step.kind == "conv" and step.weight.shape[2:] == (1, 1) and count == 2:
             return "Wherever stride != 1 or in_channels != channels, the shortcut is a 1×1 convolution."
         return f"The main path has {count} convolutions; wherever the shape changes, the shortcut is one more, 1×1."
 
     def place(right, wrong):
         if right.kind == "norm":
-            return "A BN stands before its convolution, and has as many channels as that convolution reads: the first one has in_channels."
+            return "BN and ReLU stand before each convolution; a BN has as many channels as that convolution reads: the first one has in_channels."
         return "It reads another number of channels."
 
     kernels = "The convolutions of the main path are " + ("3×3" if count == 2 else "1×1, 3×3 and 1×1") + ", that of the shortcut is 1×1."
