@@ -22,6 +22,7 @@ unexport JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 
 py := .venv/bin/python
+small := OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py)
 options := --budget "$(BUDGET)" --data "$(DATA)" --device "$(DEVICE)" --seed "$(SEED)" $(if $(EPOCHS),--epochs "$(EPOCHS)") $(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .DEFAULT_GOAL := help
@@ -97,12 +98,12 @@ tensorboard: setup
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each; the files in their
 # own order, since xdist would start those with few but long tests last.
 test: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser --ignore-glob '*/11_*' tests notebooks
+	$(small) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser --ignore-glob '*/11_*' tests notebooks
 
 # Tests that start many processes, kill them or time them; and notebook 11, which starts processes, too.
 test-slow: setup
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest -m slow -n 2 tests --ignore tests/browser
-	OMP_NUM_THREADS=1 RESNET_BUDGET=smoke RESNET_DATA=synthetic RESNET_PROGRESS=off $(py) -m pytest --nbval-lax --nbval-current-env notebooks/11_*.ipynb
+	$(small) -m pytest -m slow -n 2 tests --ignore tests/browser
+	$(small) -m pytest --nbval-lax --nbval-current-env notebooks/11_*.ipynb
 
 # Every answer to every exercise, some 1,100, and all seeds of the proofs of notebook 07; `make test` takes some of each.
 test-answers: setup

@@ -298,6 +298,18 @@ def _last_cell_failed():
     return type(error).__name__ if error else None
 
 
+def in_turn(claims, hints):
+    """For a check whose claims build on each other: yield them up to the first one that has a hint; returns whether all hold.
+
+    claims: {key: text}. hints: {key: text} of those that do not hold.
+    """
+    for key, claim in claims.items():
+        yield claim, key not in hints, hints.get(key, "")
+        if key in hints:
+            return False
+    return True
+
+
 def takes(thing):
     """The names of a callable's parameters, or None if they are unknown."""
     try:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .compare import close
-from .framework import exercise
+from .framework import exercise, in_turn
 
 
 def normalised(x, gamma, beta, eps=1e-5):
@@ -95,15 +95,14 @@ def normalise(answer):
         hints = _wrong(out, right, given, (x, gamma, beta), options.get("eps", 1e-5), call)
         if hints:
             break
-    for key, claim in {
+    claims = {
         "return": "it returns a tensor",
         "input": "x, gamma and beta are left as they were",
         "shape": "the output has the shape of x, (N, C, H, W)",
         "values": "for each channel: gamma · (x − mean) / √(variance + eps) + beta, over all images and positions",
-    }.items():
-        yield claim, key not in hints, hints.get(key, "")
-        if hints and key in hints:
-            return
+    }
+    if not (yield from in_turn(claims, hints)):
+        return
     x, gamma, beta = (t.requires_grad_() for t in _batch((4, 3, 2, 5)))
     out = answer.run(answer.thing, x * 1, gamma * 1, beta * 1)
     weights = torch.randn_like(out)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import fast
-from .framework import exercise
+from .framework import exercise, in_turn
 
 # ---- whitening ------------------------------------------------------------------------------------------------------
 
@@ -135,17 +135,15 @@ def whitening(answer):
                 hints = {"alone": f"Found: filters that aren't at right angles to each other.\n{text}"}
         if hints:
             break
-    for key, claim in {
+    claims = {
         "return": "it returns a tensor",
         "input": "the images are left as they were",
         "shape": "2·C·size² filters of the shape (C, size, size), for four choices of arguments",
         "moments": "what they make of the images is uncorrelated, with variance value / (value + eps)",
         "signs": "each filter is there with both signs",
         "alone": "each filter is one eigenvector",
-    }.items():
-        yield claim, key not in hints, hints.get(key, "")
-        if key in hints:
-            return
+    }
+    yield from in_turn(claims, hints)
 
 
 def _alone(flat):
@@ -255,15 +253,14 @@ def orthogonalise(answer):
                 }
         if hints:
             break
-    for key, claim in {
+    claims = {
         "return": "it returns a tensor",
         "input": "the matrix itself is left as it was",
         "shape": "the shape stays, for wide, square and tall matrices",
         "values": "singular values and vectors are those of Newton–Schulz, for large and small matrices and 1, 3 and 5 steps",
-    }.items():
-        yield claim, key not in hints, hints.get(key, "")
-        if key in hints:
-            return
+    }
+    if not (yield from in_turn(claims, hints)):
+        return
     zeros = answer.run(answer.thing, torch.zeros(4, 6), 5, doing="orthogonalise(torch.zeros(4, 6), 5)")
     found = "Found: NaN.\nA layer may get no gradient: divide by the norm plus something tiny, such as 1e-7."
     yield "zeros stay zeros", isinstance(zeros, torch.Tensor) and bool((zeros == 0).all()), found

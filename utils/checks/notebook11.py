@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .framework import exercise
+from .framework import exercise, in_turn
 
 
 def shard_solution(order, rank, processes):
@@ -96,17 +96,15 @@ def shard(answer):
             hints = {key: hint} if key else {}
         if hints:
             break
-    for key, claim in {
+    claims = {
         "return": "it returns numbers",
         "input": "`order` is left as it was",
         "taken": "all are from `order`",
         "once": "no image is taken twice, for 1 to 8 processes",
         "all": "none is left out, whether the number of images can be divided or not",
         "even": "the parts differ in length by one at most",
-    }.items():
-        yield claim, key not in hints, hints.get(key, "")
-        if key in hints:
-            return
+    }
+    yield from in_turn(claims, hints)
 
 
 # ---- the mean of the gradients --------------------------------------------------------------------------------------
@@ -192,11 +190,9 @@ def average_gradients(answer):
         if key:
             hints = {key: hint}
             break
-    for key, claim in {
+    claims = {
         "weights": "the weights stay as they are",
         "called": "all_reduce is called",
         "mean": "each gradient is the mean over all processes, for 2, 3 and 4 of them",
-    }.items():
-        yield claim, key not in hints, hints.get(key, "")
-        if key in hints:
-            return
+    }
+    yield from in_turn(claims, hints)
