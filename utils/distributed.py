@@ -183,20 +183,19 @@ def agree(settings):
 # ---- torchrun from a notebook ---------------------------------------------------------------------------------------
 
 
-def torchrun(count, *command, max_restarts=0, own_report=False, **options):
+def torchrun(count, *command, max_restarts=0, **options):
     """Start `torchrun` with `count` processes on this machine, and yield its lines as they come; raises CalledProcessError if it fails.
 
     command: a program and its arguments, or "-m", a module and its arguments. options: of subprocess.Popen, such as env.
-    own_report: pass on what torchrun itself has to say when a process fails, some thirty lines. Whatever happens to the caller (an
-    interrupt, an error, a loop that is left), no process stays.
+    What torchrun itself has to say when a process fails, some thirty lines, is left out. Whatever happens to the caller (an interrupt,
+    an error, a loop that is left), no process stays.
     """
     meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1", "--monitor-interval=0.1"]
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", f"--max-restarts={max_restarts}", *meet]
     options = {"env": os.environ} | options
     own = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}  # so that it finds utils
     options["env"] = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // count)), **options["env"], **own}
-    if not own_report:
-        options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "KINETO_LOG_LEVEL": "99", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
+    options["env"] |= {"TORCH_CPP_LOG_LEVEL": "ERROR", "KINETO_LOG_LEVEL": "99", "LOGLEVEL": "CRITICAL", "TQDM_DISABLE": "1"}
     whole = [*launch, *map(str, command)]
     with subprocess.Popen(
         whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, **options
@@ -206,7 +205,7 @@ def torchrun(count, *command, max_restarts=0, own_report=False, **options):
             for line in process.stdout:
                 log = re.match(r"[EIW]\d{4} ", line)
                 report = report or ("failed (exitcode" in before and line.startswith("Traceback"))  # all that follows is torchrun's
-                if own_report or not (report or log):
+                if not (report or log):
                     yield line.rstrip("\n")
                 before = line
             if process.wait():

@@ -77,8 +77,10 @@ class _Reader(Dataset):
         position, number = item
         name = os.fsdecode(self.source.names[position])
         try:
-            with Image.open(os.path.join(self.source.folder, name)) as file:
-                picture = file.convert("RGB")
+            with Image.open(os.path.join(self.source.folder, name)) as picture:
+                if picture.mode.startswith("I"):  # 16 bits a pixel, as in data.py
+                    picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
+                picture = picture.convert("RGB")
         except (OSError, Image.DecompressionBombError):
             raise ValueError(f"the picture {name} can't be read: delete it") from None
         with torch.random.fork_rng(devices=[]):  # so that it does not matter which worker, or which process, reads it
