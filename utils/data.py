@@ -257,15 +257,19 @@ def _read_folder(path, size):
     return Dataset(path.resolve().name, *splits, classes)
 
 
+def read_rgb(path):
+    """A picture in three colours with 8 bits each, as a PIL image. Raises what Pillow raises."""
+    with Image.open(path) as picture:
+        if picture.mode.startswith("I"):  # 16 bits a pixel, 0 to 65,535: Pillow's own conversion would cut them off at 255
+            picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
+        return picture.convert("RGB")
+
+
 def _read_picture(path, size):
     """The middle of a picture, size×size×3 uint8: its shorter side is scaled to `size`. Raises what Pillow raises."""
     from torchvision.transforms import v2
 
-    with Image.open(path) as picture:
-        if picture.mode.startswith("I"):  # 16 bits a pixel, 0 to 65,535: Pillow's own conversion would cut them off at 255
-            picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
-        picture = picture.convert("RGB")
-    return np.asarray(v2.CenterCrop(size)(v2.Resize(size)(picture)))
+    return np.asarray(v2.CenterCrop(size)(v2.Resize(size)(read_rgb(path))))
 
 
 def synthetic(like="cifar100", train=10_000, test=2_000, seed=0):

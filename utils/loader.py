@@ -115,6 +115,11 @@ def check_share(batch_size, n, share):
         raise ValueError(f"{share[1]} processes need batches of equal parts: {n:,} images in batches of {batch_size} don't give them")
 
 
+def number_of_batches(n, batch_size, drop_last):
+    """How many batches an epoch of n images has. drop_last: leave out a last batch that is not full, but keep an only one."""
+    return max(1, n // batch_size) if drop_last else math.ceil(n / batch_size)
+
+
 class BatchLoader:
     """Batches of (float images, labels) from a split that lies in memory on `device`.
 
@@ -152,8 +157,7 @@ class BatchLoader:
         self.epoch = 0
 
     def __len__(self):
-        batches = len(self.split) / self.batch_size
-        batches = max(1, math.floor(batches)) if self.drop_last else math.ceil(batches)
+        batches = number_of_batches(len(self.split), self.batch_size, self.drop_last)
         return min(batches, self.max_batches or batches)
 
     def settings(self):

@@ -218,4 +218,5 @@ def save(figure, path):
     for file, metadata in zip(files, ({"Software": None}, {"CreationDate": None, "Producer": None}), strict=True):  # no dates in them
         with atomic_write(file) as partial:
             figure.savefig(partial, metadata=metadata)
+        figure.set_layout_engine("none")  # it has found the layout: the next drawings need not search for it again
     return files

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from .data import read_rgb
 from .files import digest
-from .loader import Augment, check_share, own_part
+from .loader import Augment, check_share, number_of_batches, own_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +78,7 @@ class _Reader(Dataset):
         position, number = item
         name = os.fsdecode(self.source.names[position])
         try:
-            with Image.open(os.path.join(self.source.folder, name)) as picture:
-                if picture.mode.startswith("I"):  # 16 bits a pixel, as in data.py
-                    picture = Image.fromarray((np.asarray(picture) // 257).clip(0, 255).astype(np.uint8))
-                picture = picture.convert("RGB")
+            picture = read_rgb(os.path.join(self.source.folder, name))
         except (OSError, Image.DecompressionBombError):
             raise ValueError(f"the picture {name} can't be read: delete it") from None
         with torch.random.fork_rng(devices=[]):  # so that it does not matter which worker, or which process, reads it
@@ -109,8 +107,7 @@ class FolderLoader:
         self.epoch = 0
 
     def __len__(self):
-        batches = len(self.source) / self.batch_size
-        return max(1, math.floor(batches)) if self.drop_last else math.ceil(batches)
+        return number_of_batches(len(self.source), self.batch_size, self.drop_last)
 
     def settings(self):
         """What the batches depend on, as plain values; of the pictures, their names."""
