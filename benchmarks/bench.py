@@ -43,7 +43,7 @@ from utils import data, models, train
 DEVICE = train.device()
 CUDA = DEVICE.type == "cuda"
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, LOADER_IMAGES, GROWTH = 5 if CUDA else 3, 5_120, (1_000, 10_000, 50_000)
+ROUNDS, LOADER_IMAGES, GROWTH = 7, 5_120, (1_000, 10_000, 50_000)
 WORKERS = 2 if not CUDA else min(8, os.cpu_count())
 # name: (network, side of the images, batch size, images a round on a CPU, and on CUDA)
 WORKLOADS = {
@@ -51,7 +51,7 @@ WORKLOADS = {
     "ResNet-25": (lambda: models.resnet25(100), 32, 128, 512, 40_960),
     "ResNet-18-CIFAR-stem": (lambda: models.resnet18(100, stem="cifar"), 32, 128, 256, 20_480),
     "ResNet-18-at-96": (lambda: models.resnet18(100), 96, 64, 192, 20_480),
-    "ResNet-50-at-224": (lambda: models.resnet50(100), 224, 16 if not CUDA else 128, 16, 5_120),
+    "ResNet-50-at-224": (lambda: models.resnet50(100), 224, 16 if not CUDA else 128, 32, 5_120),
 }
 
 
@@ -313,15 +313,17 @@ TITLES = {
 def table(record):
     """The figures as a table in Markdown, which `make report` puts into docs/speed.md."""
     lines = [f"{record['device']}, torch {record['torch']}, medians of {record['rounds']} rounds, images a second:", ""]
-    lines += ["| | `utils` | textbook | with workers | tuned | `utils` / textbook | of the matrix peak | of the memory bandwidth |"]
-    lines += ["| --- " * 8 + "|"]
+    columns = ["", "`utils`", "textbook", "with workers", "tuned", "`utils` / textbook", "`utils` / tuned"]
+    columns += ["of the matrix peak", "of the memory bandwidth"]
+    lines += ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for name, title in TITLES.items():
         if name in record:
             row = record[name]
             speeds = [row["images_per_second"].get(side) for side in ("shared", "textbook", "workers", "tuned")]
             cells = [f"{value:,.{0 if value > 1000 else 1}f}" if value else "" for value in speeds]
             shares = [f"{100 * row[share]:.0f} %" if share in row else "" for share in ("share_of_peak", "share_of_bandwidth")]
-            lines.append("| " + " | ".join([title, *cells, f"{row['ratio']['textbook']['median']:.2f}", *shares]) + " |")
+            ratios = [f"{row['ratio'][side]['median']:.2f}" if side in row["ratio"] else "" for side in ("textbook", "tuned")]
+            lines.append("| " + " | ".join([title, *cells, *ratios, *shares]) + " |")
     return "\n".join(lines) + "\n"
 
 
