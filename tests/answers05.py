@@ -453,7 +453,7 @@ WRONG_WEIGHTS = {
     "sums": (lambda f: [sum(f)] + [sum(f[i + 1 :]) for i in range(len(f))], "The factors are added"),
     "x_0 kept whole": (lambda f: [1.0, *by_loop(f)[1:]], "every block multiplies it"),
     "first block left out": (lambda f: [math.prod(f[1:]), *by_loop(f)[1:]], "the first block multiplies it, too"),
-    "factors alone": (lambda f: [math.prod(f), *f], "The weights of the F are multiplied, too"),
+    "factors alone": (lambda f: [math.prod(f), *f], "The weight of an F is not the factor of its own block"),
     "ones": (lambda f: [math.prod(f)] + [1.0] * len(f), "each later block multiplies it"),
     "gated": (
         lambda f: [math.prod(f)] + [(1 - f[i]) * math.prod(f[i + 1 :]) for i in range(len(f))],

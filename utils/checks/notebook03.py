@@ -164,5 +164,5 @@ def resnet25(answer):
     for call, classes, network_ in (("ResNet25(num_classes=100)", 100, answer(num_classes=100)), ("ResNet25(7)", 7, answer(7))):
         out = answer.run(network_.eval(), torch.zeros(1, 3, 16, 16), doing=call)
         if tuple(out.shape) != (1, classes):
-            found = found or f"Found: {call} makes one image to {tuple(out.shape)}; expected (1, {classes}).\n"
+            found = found or f"Found: {call} turns one image into {tuple(out.shape)}; expected (1, {classes}).\n"
     yield claim, not found, f"{found}The last layer takes the number from the argument: nn.Linear(128, num_classes)."

@@ -337,7 +337,7 @@ WEIGHT_MISTAKES = [
     ("The factors are added: blocks that follow each other multiply.", lambda f: [sum(f), *(sum(f[i + 1 :]) for i in range(len(f) - 1)), *[1.0] * bool(f)]),
     ("The weight of x_0 is the product of all factors: every block multiplies it.", lambda f: [1.0, *_after(f)]),
     ("The weight of x_0 is the product of all factors: the first block multiplies it, too.", lambda f: [math.prod(f[1:]), *_after(f)]),
-    ("The weights of the F are multiplied, too, and not those factors alone.", lambda f: [math.prod(f), *f]),
+    ("The weight of an F is not the factor of its own block: it is the product of the factors of all later blocks.", lambda f: [math.prod(f), *f]),
     ("Every F has the weight 1 only in the block that adds it: each later block multiplies it by its factor.", lambda f: [math.prod(f), *[1.0] * len(f)]),
     ("Each F is weighted by 1 − λ, as in a gated network: here it is added with the weight 1.",
      lambda f: [math.prod(f), *((1 - own) * rest for own, rest in zip(f, _after(f), strict=True))]),
@@ -404,7 +404,7 @@ def path_weights(answer):
     yield "for L factors, it returns L + 1 weights", lengths, hint
     yield "the weights are right for up to six factors, 0 and negative ones among them", few if lengths else None, hint
     yield "they are right for 54 factors of 0.9, and of 0.5", not wrong if few else None, hint
-    hint = f"Found: after {changed}, the list that was handed over is another one.\nMake a new list; don't write into `factors`."
+    hint = f"Found: after {changed}, the list that you were given is not the same any more.\nMake a new list; don't write into `factors`."
     yield "the list of factors stays as it is", not changed, hint
 
 
