@@ -200,6 +200,7 @@ def result(text, source):
 def test_numbers_are_those_of_the_result_files(text):
     found = report.NUMBER.findall(prose(text))
     assert found, "no measured number with its source"
+    assert len(found) == prose(text).count("<!--"), "a comment that is not closed, or has no number before it"
     for shown, unit, source, key in found:
         value = report.look_up(result(text, source), key) * report.UNITS[unit]
         decimals = len(shown.partition(".")[2])
