@@ -198,9 +198,10 @@ def result(text, source):
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.stem)
 def test_numbers_are_those_of_the_result_files(text):
-    found = report.NUMBER.findall(prose(text))
+    words = prose(text)
+    found = report.NUMBER.findall(words)
     assert found, "no measured number with its source"
-    assert len(found) == prose(text).count("<!--"), "a comment that is not closed, or has no number before it"
+    assert len(found) == words.count("<!--"), "a comment that is not closed, or has no number before it"
     for shown, unit, source, key in found:
         value = report.look_up(result(text, source), key) * report.UNITS[unit]
         decimals = len(shown.partition(".")[2])

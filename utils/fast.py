@@ -132,8 +132,9 @@ def orthogonalise(matrix, steps=5, coefficients=COEFFICIENTS):
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is orthogonalised: it turns all directions of a kernel by the same angle. Jordan et al. 2024.
 
-    For kernels that a batch norm follows, whose length is of no consequence: before each step, a kernel with n filters is given length √n,
-    so lr is the size of a step relative to the kernel. torch.optim.Muon takes matrices only, and decays weights instead.
+    For kernels that a batch norm follows: before each step, a kernel with n filters is given length √n, so lr is the size of a step
+    relative to the kernel. Where the batch norm reads a kernel's output alone, the kernel's length is of no consequence.
+    torch.optim.Muon takes matrices only, and decays weights instead.
     """
 
     def __init__(self, params, lr=0.24, momentum=0.6, newton_schulz=3):
