@@ -18,13 +18,17 @@ def fingerprint(notebook, parameters):
     return digest(repr([source(notebook), parameters, versions(), [os.environ.get(f"RESNET_{n}") for n in ("DATA", "PRECISION")]]).encode())
 
 
-def source(notebook, modules=ROOT / "utils"):
+def source(notebook, modules=ROOT / "utils", weights=ROOT / "weights"):
     """A short name for the code that a notebook runs: its cells, and what of utils/ they use, directly or through other functions.
 
     A definition counts as soon as its name appears in code that counts. Comments, docstrings, layout and the learner's checks don't count.
+    The stored networks count for a notebook that loads them: with others, its results are out of date, too.
     """
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    used = [_plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    used = [_plain(text) for text in texts]
+    if any("models.load(" in text for text in texts):
+        used += [digest(path.read_bytes()) for path in sorted(Path(weights).glob("*.npz"))]
     waiting = []  # (names, code) of the definitions that nothing has named yet
     for path in sorted(Path(modules).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

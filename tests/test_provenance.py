@@ -107,6 +107,15 @@ def test_outputs_and_text_do_not_count(tmp_path):
     assert provenance.source(path) == before
 
 
+def test_stored_networks_count_for_a_notebook_that_loads_them(tmp_path):
+    file, found = tmp_path / "resnet20.npz", {}
+    for content in (b"one training", b"another"):
+        file.write_bytes(content)
+        for code in ("model = models.load('resnet20')", "model = models.resnet20()"):
+            found[content, code] = provenance.source(write(tmp_path, code), weights=tmp_path)
+    assert len(set(found.values())) == 3, found  # the second notebook has one name, the first one has two
+
+
 def test_status_tells_stale_results_from_current_ones(tmp_path):
     path = write(tmp_path, NOTEBOOK)
     folder = tmp_path / "figures" / "01_a"
