@@ -46,7 +46,9 @@ class Run:
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe["smoothing"])
         start = time.perf_counter()
         if compiled:
-            self.trained = torch.compile(self.model, dynamic=False)
+            # Without rounding to 16 bits in between, the maximum equals none of the numbers that it was taken from, and its gradient is NaN
+            # (github.com/pytorch/pytorch/issues/195214).
+            self.trained = torch.compile(self.model, dynamic=False, options={"emulate_precision_casts": True})
         try:
             self.rates = self.warm_up()
         except Exception as error:  # no Triton, no C compiler, an unknown GPU: torch.compile raises all kinds, at the first call
@@ -56,6 +58,7 @@ class Run:
             print(f"NOTE: torch.compile does not work here ({reason}): going on without it.")
             torch._dynamo.reset()
             self.trained = self.model
+            self.model.load_state_dict(self.network(seed=0).state_dict())  # what did not work may have spoilt it
             self.rates = self.warm_up()
         self.seconds_before = self.now() - start
 

@@ -1,6 +1,7 @@
 """The speedrun trains, tests and writes down what it says, tried with a small network on made-up images."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -84,19 +85,41 @@ def test_a_run_with_other_options_is_not_written_down(written, capsys):
     assert not written.exists() and "1 epochs, 1 runs" in capsys.readouterr().out
 
 
-def test_without_a_compiler_it_goes_on(small, monkeypatch, capsys):
-    class Broken(torch.nn.Module):
-        def __init__(self, model, **options):
-            super().__init__()
-            self.model = model
+class NoCompiler(torch.nn.Module):
+    def __init__(self, model, **options):
+        super().__init__()
+        self.model = model
 
-        def forward(self, x):
-            raise RuntimeError("no C compiler\nand much more")
+    def forward(self, x):
+        raise RuntimeError("no C compiler\nand much more")
 
-    monkeypatch.setattr(torch, "compile", Broken)
+
+class BadCompiler(NoCompiler):
+    def forward(self, x):
+        self.model.head.weight.data.fill_(float("nan"))
+        return self.model(x)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [(NoCompiler, "RuntimeError: no C compiler"), (BadCompiler, "FloatingPointError: warming up, 24×24: the loss is")],
+)
+def test_without_a_compiler_it_goes_on(small, monkeypatch, capsys, compiler, reason):
+    monkeypatch.setattr(torch, "compile", compiler)
     run = speedrun.Run(small, CPU, SMALL, compiled=True)
     assert run.trained is run.model and run.rates
-    assert "torch.compile does not work here (RuntimeError: no C compiler): going on without it" in capsys.readouterr().out
+    assert all(value.isfinite().all() for value in run.model.state_dict().values())
+    out = capsys.readouterr().out
+    assert f"torch.compile does not work here ({reason}" in out and "going on without it" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_network_learns_with_16_bits(small, monkeypatch):
+    monkeypatch.setenv("RESNET_PRECISION", "bfloat16")
+    run = speedrun.Run(small, CPU, SMALL, compiled=True)
+    assert run.trained is not run.model, "it was not compiled"
+    assert run.train(1, "small")["accuracy"] > 0.2
 
 
 @pytest.mark.parametrize(
