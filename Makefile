@@ -59,7 +59,7 @@ setup: .venv/installed
 	@echo 'Setting up .venv: once, some minutes, 6 GB with the CUDA libraries ...'
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	$(py) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --requirement requirements.lock
 	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(py) -m ipykernel install --sys-prefix --name python3 > /dev/null
 	@mkdir -p .venv/etc/jupyter/labconfig && echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' > .venv/etc/jupyter/labconfig/page_config.json
@@ -98,16 +98,15 @@ tensorboard: setup
 # nbval runs each notebook and compares the cells that are tagged as exact. Two processes, so one thread for each; the files in their
 # own order, since xdist would start those with few but long tests last.
 test: setup
-	$(small) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser --ignore-glob '*/11_*' tests notebooks
+	$(small) -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser tests notebooks
 
 # Tests that start many processes, kill them or time them; and notebook 11, which starts processes, too.
 test-slow: setup
-	$(small) -m pytest -m slow -n 2 tests --ignore tests/browser
-	$(small) -m pytest --nbval-lax --nbval-current-env notebooks/11_*.ipynb
+	$(small) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser notebooks/11_*.ipynb tests
 
 # Every answer to every exercise, some 1,100, and all seeds of the proofs of notebook 07; `make test` takes some of each.
 test-answers: setup
-	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py tests/test_lab_proofs.py tests/test_lab_evidence.py
+	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py tests/test_lab_proofs.py tests/test_lab_notebook.py
 
 # JupyterLab in a real browser: needs Debian's chromium, and says so where it is missing.
 test-browser: setup

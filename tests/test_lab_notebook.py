@@ -1,6 +1,7 @@
 """Notebook 07 from top to bottom: solving a case changes no other cell and no stored result; nonsense stops nothing."""
 
 import json
+import os
 import re
 import traceback
 from pathlib import Path
@@ -14,6 +15,9 @@ from IPython.utils.capture import capture_output
 ROOT = Path(__file__).parents[1]
 CELLS = {cell.id: cell for cell in nbformat.read(ROOT / "notebooks" / "07_break_it.ipynb", as_version=4).cells}
 GRADED = sorted(int(name[4:6]) for name in CELLS if re.fullmatch(r"case\d\d", name))
+if os.environ.get("RESNET_ANSWERS") != "all":  # which `make test-answers` sets: without it, the two that are answered and their neighbours
+    GRADED = [number for number in GRADED if 9 <= number <= 12]
+    CELLS = {name: cell for name, cell in CELLS.items() if not re.match(r"case\d\d", name) or int(name[4:6]) in GRADED}
 
 
 def run(cells):
