@@ -104,7 +104,7 @@ test: setup
 test-slow: setup
 	$(small) -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --ignore tests/browser notebooks/11_*.ipynb tests
 
-# Every answer to every exercise, some 1,100, and all seeds of the proofs of notebook 07; `make test` takes some of each.
+# Every answer to every exercise, some 1,100, and of notebook 07 all seeds of the proofs and all cases; `make test` takes some of each.
 test-answers: setup
 	OMP_NUM_THREADS=1 RESNET_ANSWERS=all $(py) -m pytest -n 2 tests/test_checks.py tests/test_lab_proofs.py tests/test_lab_notebook.py
 
