@@ -141,7 +141,7 @@ def results():
         if not isinstance(accuracy, float) or record.get("synthetic"):
             continue
         images = record.get("train_images", record.get("images", ""))
-        seeds = record.get("seeds", 1)
+        seeds = record.get("seeds", record.get("test_accuracy_by_seed", 1))
         seeds = len(seeds) if isinstance(seeds, list) else seeds
         cells = (path.parent.name[:2], record["run"], record["dataset"], f"{accuracy:.1%}".replace("%", " %"),
                  f"{images:,}" if isinstance(images, int) else "", record.get("epochs", ""),
