@@ -59,7 +59,7 @@ setup: .venv/installed
 	@echo 'Setting up .venv: once, some minutes, 6 GB with the CUDA libraries ...'
 	@test -f $@ || $(PYTHON) -m venv --clear .venv
 	@rm -f $@
-	$(py) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes --requirement requirements.lock
+	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	$(py) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(py) -m ipykernel install --sys-prefix --name python3 > /dev/null
 	@mkdir -p .venv/etc/jupyter/labconfig && echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' > .venv/etc/jupyter/labconfig/page_config.json
